@@ -1,0 +1,219 @@
+"""The parts of a pipeline, as their authors write them.
+
+A component *is* its configuration: a frozen struct whose fields are the YAML options, whose annotations validate them
+and whose docstring documents them.  It can be checked, printed and compared without starting anything.  When a stream
+arrives, ``open`` makes the running part, which lives exactly as long as that stream.
+
+    Source      serve(engine)           brings streams: opens one call each, pushes bytes into it
+    Transform   open(format)            → Processor, one per track: frame in, frames and events out
+    Joiner      open(format, tracks)    → Processor, one for all tracks, which become one
+    Sink        open(stream, format)    → Writer, inside ``async with``: takes the frames to somewhere
+
+A processor is synchronous and gives the same samples for any way the input is sliced.  A writer may wait.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from .frame import AudioFormat, AudioFrame, Event, Item, Stream
+
+
+class Secret:
+    """A configured string that never shows itself: not in ``repr``, logs, tracebacks or ``explain``."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('…')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What sources, transforms, joiners and sinks share: they are configuration."""
+
+    def check(self) -> None:
+        """Raise ValueError if options contradict each other; the engine adds the place in the file."""
+
+
+class Session(Protocol):
+    """One call in its pipeline, as the source sees it."""
+
+    stream: Stream
+
+    def push(self, data: bytes, track: str = "inbound") -> bool:
+        """Carry ``data``, whole samples of the stream's format, which follow what came before on ``track``.
+
+        It runs the transforms and hands the result to the sinks without waiting.  False asks the source to
+        ``await ready()`` before it pushes more: a sink's queue is full.  A source that cannot wait may go on; what does
+        not fit is then dropped and booked.  Raises ``SinkError`` once every sink has failed.
+        """
+
+    async def ready(self) -> None:
+        """Wait until the sinks have room again."""
+
+    async def send(self, data: bytes, track: str = "inbound") -> None:
+        """``push``, then wait for room where there is none."""
+
+    def begin(self, track: str, position: int) -> None:
+        """Let ``track`` start at ``position`` samples rather than 0; only before its first sample."""
+
+    def conceal(self, samples: int, reason: str, track: str = "inbound") -> bool:
+        """Put silence in the place of ``samples`` that were lost before they reached us; as ``push`` otherwise."""
+
+    def drop(self, samples: int, reason: str, track: str = "inbound") -> None:
+        """Book ``samples`` that arrived and have no place in the stream (doubled, too late)."""
+
+    def emit(self, event: Event) -> None:
+        """Send ``event`` down the pipeline behind the audio pushed so far."""
+
+    def time(self, track: str = "inbound") -> float:
+        """Return the stream time, in seconds, of the next sample of ``track``."""
+
+
+class Engine(Protocol):
+    """The running pipeline, as a source sees it."""
+
+    def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
+        """Open a call.
+
+        Leaving the block ends it, in whatever way it is left: what was pushed flows through and the sinks finish.
+        Raises ``FormatError`` if the pipeline cannot take the stream's format.
+        """
+
+    def listening(self, url: str) -> None:
+        """Tell everybody who waits for it that the source takes connections at ``url``."""
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Count something worth knowing that belongs to no call (``refused-token``)."""
+
+
+class Source(Component, frozen=True):
+    """Where streams come from."""
+
+    @abstractmethod
+    def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:
+        """Yield every format, with its tracks, that a stream of this source may have, as far as it is known before."""
+
+    @abstractmethod
+    async def serve(self, engine: Engine) -> None:
+        """Bring streams until there are no more; it is cancelled to stop early."""
+
+
+class Processor:
+    """The running part of a transform, for one track of one stream."""
+
+    latency: float = 0.0
+    """Seconds by which the output lags behind the input."""
+
+    def process(self, frame: AudioFrame) -> Iterable[Item]:
+        """Take a frame, return what can be told from it and those before."""
+        raise NotImplementedError
+
+    def event(self, event: Event) -> Iterable[Item]:
+        """Take an event from further up; by default it goes on down."""
+        return (event,)
+
+    def flush(self) -> Iterable[Item]:
+        """Return what is left; the stream has ended."""
+        return ()
+
+
+class Transform(Component, frozen=True):
+    """A step that works on each track by itself."""
+
+    needs: ClassVar[tuple[type[Event], ...]] = ()
+    """Events that some transform before this one has to make."""
+
+    emits: ClassVar[tuple[type[Event], ...]] = ()
+    """Events that this one makes."""
+
+    def output_format(self, format: AudioFormat) -> AudioFormat:
+        """Return what comes out when ``format`` goes in; raise ``FormatError`` if it cannot go in."""
+        return format
+
+    def applies(self, format: AudioFormat) -> bool:
+        """Return False where there is nothing to do for ``format``; the step is then left out."""
+        return True
+
+    @abstractmethod
+    def open(self, format: AudioFormat) -> Processor:
+        """Return a new processor for a track of ``format``."""
+
+
+class Joiner(Component, frozen=True):
+    """A step that makes one track of several; it is left out where there is only one."""
+
+    output_track: ClassVar[str] = "joined"
+
+    def output_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> AudioFormat:
+        """Return what comes out; raise ``FormatError`` if these tracks cannot be joined."""
+        return format
+
+    @abstractmethod
+    def open(self, format: AudioFormat, tracks: tuple[str, ...]) -> Processor:
+        """Return a processor that is given the frames of all ``tracks`` as they arrive."""
+
+
+class Writer(ABC):
+    """The running part of a sink, for one stream."""
+
+    outcome: Mapping[str, Any] = {}
+    """What became of the audio (a path, a session id, a status), for the ledger and for people."""
+
+    @property
+    @abstractmethod
+    def delivered(self) -> int:
+        """How many samples, counted in the order they were written, the other side is known to hold."""
+
+    def write_nowait(self, item: Item) -> bool:
+        """Take ``item`` if that needs no waiting; return False to have it queued and given to ``write``."""
+        return False
+
+    @abstractmethod
+    async def write(self, item: Item) -> None:
+        """Take ``item``, waiting as long as that needs."""
+
+
+class Sink(Component, frozen=True):
+    """Where streams go."""
+
+    queue_ms: Annotated[int, Meta(ge=20, le=3_600_000, description="audio that may wait for the sink, in ms")] = 30_000
+    when_full: Annotated[
+        Literal["block", "drop_oldest"],
+        Meta(description="block holds the source up; drop_oldest drops what has waited longest and books it"),
+    ] = "block"
+
+    def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
+        """Raise ``FormatError`` if the sink cannot take this format or these tracks."""
+
+    @abstractmethod
+    def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AbstractAsyncContextManager[Writer]:
+        """Open a writer for ``stream``.
+
+        Leaving the block normally finishes the delivery and returns when the other side has everything; leaving it by
+        an exception gives up quickly.  What cannot be delivered raises ``SinkError``.
+        """

@@ -1,0 +1,82 @@
+"""Every error that mediaflow raises on purpose.
+
+::
+
+    MediaflowError
+    ├── ConfigError       the pipeline file is wrong; carries every Problem found
+    ├── FormatError       two parts that were joined do not speak the same format
+    ├── WireError         a peer sent what its protocol does not allow
+    ├── SourceError       a source cannot go on (device lost, file unreadable)
+    └── SinkError         a sink cannot take or deliver the audio; carries a short ``code``
+
+A component raises ``FormatError``, ``WireError``, ``SourceError`` or ``SinkError``; the engine adds the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class MediaflowError(Exception):
+    """The root of the tree."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong in a pipeline file, with its place.
+
+    ``line`` and ``column`` count from 1.  ``code`` is a stable short name (``unknown-key``), ``hint`` the fix.
+    """
+
+    file: str
+    line: int
+    column: int
+    code: str
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.file}:{self.line}:{self.column}: {self.code}: {self.text}{hint}"
+
+
+class ConfigError(MediaflowError):
+    """A pipeline file is wrong; ``problems`` holds everything found, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class FormatError(MediaflowError):
+    """A component cannot take the format that reaches it; ``hint`` names the missing step."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        self.text, self.hint = text, hint
+        super().__init__(f"{text} ({hint})" if hint else text)
+
+
+class WireError(MediaflowError):
+    """A peer sent something that its protocol does not allow.
+
+    ``code`` is a short name for counting (``bad-base64``); the text never holds audio or credentials.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+class SourceError(MediaflowError):
+    """A source cannot go on."""
+
+
+class SinkError(MediaflowError):
+    """A sink cannot take the audio or cannot finish its delivery.
+
+    ``code`` is the reason that the ledger books undelivered samples under (``login-refused``).
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        super().__init__(text)

@@ -1,0 +1,61 @@
+"""File names made from what is known of a call, with no way out of their folder.
+
+``recordings/{call_id}/{track}.wav`` names a file per call and track.  The values come from the wire: a call id may hold
+a slash, ``..`` or a line break.  Each value is therefore cut down to the characters that a file name can safely have,
+and a value that is empty or only dots becomes ``_``.  Different values that become the same name get a short hash of
+the original, so no call ever overwrites another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+_LONGEST = 80
+
+
+def safe_name(value: str) -> str:
+    """Return ``value`` as one harmless part of a file name."""
+    name = _UNSAFE.sub("_", value).lstrip(".")[:_LONGEST] or "_"
+    if name != value:
+        name += "-" + hashlib.blake2s(value.encode(), digest_size=4).hexdigest()
+    return name
+
+
+class PathTemplate:
+    """A path with ``{name}`` places, as an option of a component.  Raises ValueError if it cannot be read."""
+
+    __slots__ = ("names", "text")
+
+    def __init__(self, text: str) -> None:
+        if not text:
+            raise ValueError("the path is empty")
+        try:
+            parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"path {text!r}: {error}") from None
+        for _, name, spec, conversion in parts:
+            if name is not None and (not name.isidentifier() or spec or conversion):
+                raise ValueError(f"path {text!r}: a place holds a plain name, as in {{call_id}}")
+        self.text = text
+        self.names = frozenset(name for _, name, _, _ in parts if name is not None)
+
+    def fill(self, values: Mapping[str, str]) -> Path:
+        """Return the path for ``values``; a name that is not among them becomes ``unknown``."""
+        return Path(self.text.format_map({name: safe_name(values.get(name, "unknown")) for name in self.names}))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PathTemplate) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"PathTemplate({self.text!r})"
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,41 @@
+"""Build the compiled core; everything else stands in pyproject.toml.
+
+``MEDIAFLOW_DEBUG=1 pip install -e .`` builds it with bounds checks and without optimisation.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("MEDIAFLOW_DEBUG") == "1"
+
+directives = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "embedsignature": True,
+}
+flags = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
+
+
+def extension(source: Path) -> Extension:
+    """One module per .pyx, together with the C file of the same name where there is one."""
+    sources = [str(source)]
+    kernel = source.with_name(f"{source.stem}_kernel.c")
+    if kernel.exists():
+        sources.append(str(kernel))
+    return Extension(f"mediaflow._dsp.{source.stem}", sources, extra_compile_args=flags)
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(source) for source in sorted(Path("mediaflow/_dsp").glob("*.pyx"))],
+        compiler_directives=directives,
+        build_dir="build/cython",
+    ),
+)

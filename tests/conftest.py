@@ -1,0 +1,33 @@
+"""Every asynchronous test runs on both backends; a test that needs something of the system says so by `needs`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+Needs = Callable[..., None]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Name the backend that the test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def needs() -> Needs:
+    """Skip where programs are missing; where CI=true a missing one is a failure, for CI must bring it."""
+
+    def check(*programs: str) -> None:
+        missing = [program for program in programs if shutil.which(program) is None]
+        if not missing:
+            return
+        reason = f"needs {', '.join(missing)}, which `make test` installs where it is root and has apt"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return check
