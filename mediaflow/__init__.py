@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ConfigError as ConfigError,
         FormatError as FormatError,
         MediaflowError as MediaflowError,
+        SessionError as SessionError,
         SinkError as SinkError,
         SourceError as SourceError,
         WireError as WireError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         SpeechEnded as SpeechEnded,
         SpeechStarted as SpeechStarted,
         Stream as Stream,
+        rescale as rescale,
     )
     from .hookspecs import (
         Register as Register,
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "component": "Component Engine Joiner Processor Secret Session Sink Source Transform Writer",
-    "errors": "ConfigError FormatError MediaflowError SinkError SourceError WireError",
-    "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream",
+    "errors": "ConfigError FormatError MediaflowError SessionError SinkError SourceError WireError",
+    "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream rescale",
     "hookspecs": "Register hookimpl",
     "path_template": "PathTemplate",
 }

@@ -69,7 +69,7 @@ class Session(Protocol):
 
         It runs the transforms and hands the result to the sinks without waiting.  False asks the source to
         ``await ready()`` before it pushes more: a sink's queue is full.  A source that cannot wait may go on; what does
-        not fit is then dropped and booked.  Raises ``SinkError`` once every sink has failed.
+        not fit is then dropped and booked.  Raises ``SessionError`` once every sink has failed or a transform broke.
         """
 
     async def ready(self) -> None:
@@ -165,17 +165,31 @@ class Transform(Component, frozen=True):
 
 
 class Joiner(Component, frozen=True):
-    """A step that makes one track of several; it is left out where there is only one."""
+    """A step that makes one track of several."""
 
-    output_track: ClassVar[str] = "joined"
+    @property
+    def output_track(self) -> str:
+        """The name of the track that comes out."""
+        return "joined"
 
     def output_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> AudioFormat:
         """Return what comes out; raise ``FormatError`` if these tracks cannot be joined."""
         return format
 
+    def applies(self, tracks: tuple[str, ...]) -> bool:
+        """Return False where there is nothing to join; the step is then left out."""
+        return len(tracks) > 1
+
+    def keeps(self, tracks: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``tracks`` that the output is made of."""
+        return tracks
+
     @abstractmethod
     def open(self, format: AudioFormat, tracks: tuple[str, ...]) -> Processor:
-        """Return a processor that is given the frames of all ``tracks`` as they arrive."""
+        """Return a processor that is given the frames of all ``tracks`` as they arrive.
+
+        Raises ``FormatError`` if a stream of these tracks cannot be carried.
+        """
 
 
 class Writer(ABC):

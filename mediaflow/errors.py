@@ -7,6 +7,7 @@
     ├── FormatError       two parts that were joined do not speak the same format
     ├── WireError         a peer sent what its protocol does not allow
     ├── SourceError       a source cannot go on (device lost, file unreadable)
+    ├── SessionError      a call cannot go on: every sink failed, or a transform broke
     └── SinkError         a sink cannot take or deliver the audio; carries a short ``code``
 
 A component raises ``FormatError``, ``WireError``, ``SourceError`` or ``SinkError``; the engine adds the place.
@@ -69,6 +70,10 @@ class WireError(MediaflowError):
 
 class SourceError(MediaflowError):
     """A source cannot go on."""
+
+
+class SessionError(MediaflowError):
+    """A call cannot go on: every sink of it has failed, or a transform broke.  The source ends the call."""
 
 
 class SinkError(MediaflowError):

@@ -27,6 +27,11 @@ SAMPLE_BYTES: dict[Encoding, int] = {"s16le": 2, "mulaw": 1, "alaw": 1}
 SILENT_BYTE: dict[Encoding, bytes] = {"s16le": b"\x00", "mulaw": b"\xff", "alaw": b"\xd5"}
 
 
+def rescale(position: int, rate_in: int, rate_out: int) -> int:
+    """Return the position at ``rate_out`` that is nearest in time to ``position`` at ``rate_in``."""
+    return (2 * position * rate_out + rate_in) // (2 * rate_in)
+
+
 class AudioFormat(msgspec.Struct, frozen=True):
     """How the bytes of a frame are to be read.
 
@@ -133,9 +138,9 @@ class Cut(Event, frozen=True, gc=False):
 
 
 class Lost(Event, frozen=True, gc=False):
-    """A transform had to leave ``samples`` of its input out; the ledger books them under ``reason``."""
+    """A transform had to leave ``duration`` seconds of its input out; the ledger books them under ``reason``."""
 
-    samples: int
+    duration: float
     reason: str
 
 

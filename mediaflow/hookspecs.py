@@ -29,7 +29,7 @@ class Register(Protocol):
     def __call__(self, name: str, component: type[Component]) -> None: ...
 
 
-@hookspec
+@hookspec(historic=True)
 def register_components(register: Register) -> None:
     """Call ``register(name, component_class)`` for every component that the plugin brings."""
 

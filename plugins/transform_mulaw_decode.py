@@ -1,31 +1,20 @@
-"""Expand µ-law telephone audio to 16-bit PCM (ITU-T G.711)."""
+"""Expand µ-law telephone audio to 16-bit PCM (ITU-T G.711): the law of North America and Japan, and of Vobiz."""
 
 from __future__ import annotations
 
-import msgspec
+from mediaflow import AudioFormat, Processor, Register, dsp, hookimpl
 
-from mediaflow import AudioFormat, AudioFrame, Processor, Register, Transform, dsp, hookimpl
+from . import _g711
 
 
-class MulawDecode(Transform, frozen=True):
-    """Expand µ-law codes to 16-bit PCM.  Left out where the audio is not µ-law."""
-
-    def output_format(self, format: AudioFormat) -> AudioFormat:
-        return msgspec.structs.replace(format, encoding="s16le")
+class MulawDecode(_g711.Decode, frozen=True):
+    """Expand µ-law to 16-bit PCM.  Left out where the audio is not µ-law."""
 
     def applies(self, format: AudioFormat) -> bool:
         return format.encoding == "mulaw"
 
     def open(self, format: AudioFormat) -> Processor:
-        return _Decoder(self.output_format(format))
-
-
-class _Decoder(Processor):
-    def __init__(self, output: AudioFormat) -> None:
-        self._output = output
-
-    def process(self, frame: AudioFrame) -> tuple[AudioFrame]:
-        return (frame.replace(dsp.mulaw_decode(frame.data), self._output),)
+        return _g711.Codec(dsp.mulaw_decode, self.output_format(format))
 
 
 @hookimpl

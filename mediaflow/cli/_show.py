@@ -1,0 +1,98 @@
+"""What ``run`` shows: the ledger as it grows, the listening addresses, and the ledger at the end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from ._tables import console, ledger_table
+
+if TYPE_CHECKING:
+    from ..runner import Runner
+
+LIVE_S, PLAIN_S = 0.5, 5.0
+"""How often a terminal is repainted, and how often a line is written where there is none."""
+
+SHOWN = 10
+"""How many calls are shown at once; the ledger on disk has all."""
+
+
+async def carry(run: Callable[[], Awaitable[None]], stop: Callable[[], None], runners: Sequence[Runner]) -> None:
+    """Run ``run`` with progress on standard error's side; a signal calls ``stop``, a second one again."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_on_signal, stop)
+            tasks.start_soon(_progress, runners)
+            await run()
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group
+        raise
+    finally:
+        _print_end(runners)
+
+
+async def _on_signal(stop: Callable[[], None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            stop()
+
+
+async def _progress(runners: Sequence[Runner]) -> None:
+    screen = console()
+    if screen.is_terminal:
+        with Live(console=screen, transient=True, auto_refresh=False) as live:
+            while True:
+                live.update(_picture(runners), refresh=True)
+                await anyio.sleep(LIVE_S)
+    told: set[str] = set()
+    while True:
+        for runner in runners:
+            if runner.url and runner.url not in told:
+                told.add(runner.url)
+                click.echo(f"{runner.pipeline.name} listens at {runner.url}")
+        for account in _live_accounts(runners):
+            click.echo(_line(account))
+        await anyio.sleep(PLAIN_S if told or any(runner.sessions for runner in runners) else LIVE_S)
+
+
+def _picture(runners: Iterable[Runner]) -> Group:
+    lines = [Text(f"{runner.pipeline.name} listens at {runner.url}") for runner in runners if runner.url]
+    over = sum(runner.ended for runner in runners)
+    failed = sum(runner.failed for runner in runners)
+    lines.append(Text(f"{over} calls over, {failed} of them failed", style="dim"))
+    return Group(*lines, ledger_table(_live_accounts(runners)))
+
+
+def _live_accounts(runners: Iterable[Runner]) -> list[dict[str, Any]]:
+    sessions = [session for runner in runners for session in runner.sessions.values()]
+    return [session.account() for session in sessions[:SHOWN]]
+
+
+def _line(account: dict[str, Any]) -> str:
+    seconds = max(figures["timeline"] for figures in account["tracks"].values()) / account["sample_rate"]
+    sinks = ", ".join(
+        f"{sink['sink']} {sink['delivered']:,} of {sink['received']:,} samples delivered" for sink in account["sinks"]
+    )
+    return f"call {account['call']}: {seconds:.1f} s {account['status']}; {sinks}"
+
+
+def _print_end(runners: Sequence[Runner]) -> None:
+    accounts = [account for runner in runners for account in runner.accounts]
+    if accounts:
+        console().print(ledger_table(accounts[-SHOWN:]))
+    for account in accounts[-SHOWN:]:
+        for sink in account["sinks"]:
+            for name, value in sink["outcome"].items():
+                click.echo(f"{account['call']} {sink['sink']} {name}: {value}")
+    for runner in runners:
+        for name, number in sorted(runner.counts.items()):
+            click.echo(f"{runner.pipeline.name} counted {name}: {number}")

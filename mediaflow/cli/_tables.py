@@ -1,0 +1,54 @@
+"""The ledger as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def ledger_table(accounts: Iterable[Mapping[str, Any]]) -> Table:
+    """Return a table with a row for every track and every sink of every call, counted in samples."""
+    table = Table(title="ledger, in samples", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("call", "what", "Hz"):
+        table.add_column(name, justify="right" if name == "Hz" else "left", overflow="fold")
+    for name in ("received", "delivered", "spooled"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("dropped", "concealed"):
+        table.add_column(name, overflow="fold")
+    table.add_column("status", overflow="fold")
+    for account in accounts:
+        call, rate = account["call"], str(account["sample_rate"])
+        for track, figures in account["tracks"].items():
+            lost = {**figures["dropped"], **{f"{why} (in transforms)": n for why, n in figures["lost"].items()}}
+            table.add_row(
+                call, f"track {track}", rate, f"{figures['received']:,}", "", "",
+                _reasons(lost), _reasons(figures["concealed"]), Text(account["error"] or account["status"]),
+            )  # fmt: skip
+            call = ""
+        for sink in account["sinks"]:
+            failure = sink["failure"]
+            status = f"{failure['code']}: {failure['text']}" if failure else str(sink["outcome"].get("status", ""))
+            table.add_row(
+                call, sink["sink"], str(sink["sample_rate"]), f"{sink['received']:,}", f"{sink['delivered']:,}",
+                f"{sink['spooled']:,}", _reasons(sink["dropped"]), _reasons(sink["concealed"]), Text(status),
+            )  # fmt: skip
+    return table
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{samples:,} {reason}" for reason, samples in counts.items()) or "0"
+
+
+def print_accounts(accounts: Iterable[Mapping[str, Any]]) -> None:
+    """Print the ledger of ``accounts``, wide where the output is not a terminal."""
+    console().print(ledger_table(accounts))
+
+
+def console() -> Console:
+    """Return the console that tables are printed on."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=200, soft_wrap=True)

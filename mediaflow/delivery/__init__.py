@@ -1,0 +1,1 @@
+"""What makes audio safe: the bounded edge in front of each sink, and the account of every sample."""

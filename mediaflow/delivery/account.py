@@ -1,0 +1,234 @@
+"""The account of one call: what became of every sample.
+
+The source's side is kept per track in the source's sample rate::
+
+    timeline = received + concealed          dropped = arrived, but has no place in the timeline
+
+and the sink's side per sink in the rate at its end of the pipeline::
+
+    received = delivered + spooled + dropped(reason) + concealed(reason)
+
+``received`` is not what happened to reach the sink: it is what the source's timeline comes to at the sink's end,
+worked out from the formats alone.  So whatever a transform keeps back or throws away shows up.  ``spooled`` is what is
+under way; when the call is over it is nothing, and what was not delivered is dropped for a reason.
+
+``concealed`` are samples of silence that stand in the place of lost audio.  They are known as spans of the source's
+timeline and are carried over to the sink's in the same arithmetic.  Where tracks are joined, a sample counts as
+concealed if any of its tracks was.
+
+All figures are counted in samples, exactly: a resampler makes ceil(n·L/M) samples of n.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..frame import AudioFormat, AudioFrame, rescale
+
+
+class Rate(NamedTuple):
+    """A step of a pipeline after which positions count in another sample rate."""
+
+    rate_in: int
+    rate_out: int
+
+
+class Join(NamedTuple):
+    """A step of a pipeline after which there is one track, ``track``, made of the tracks ``kept``."""
+
+    track: str
+    kept: tuple[str, ...]
+
+
+class Span(NamedTuple):
+    """Samples ``start`` to ``end`` (not included) of a track, and why they matter."""
+
+    start: int
+    end: int
+    reason: str = ""
+
+
+class Timeline(NamedTuple):
+    """Per track: how far the audio reaches, and the concealed spans in it, in order."""
+
+    extents: Mapping[str, Span]
+    concealed: Mapping[str, Sequence[Span]]
+
+
+def carry(timeline: Timeline, path: Iterable[Rate | Join]) -> Timeline:
+    """Work out what ``timeline`` is at the end of ``path``."""
+    extents, concealed = dict(timeline.extents), {track: list(spans) for track, spans in timeline.concealed.items()}
+    for step in path:
+        if not extents:
+            break
+        if isinstance(step, Join):
+            kept = [extent for track, extent in extents.items() if track in step.kept]
+            spans = _union(spans for track, spans in concealed.items() if track in step.kept)
+            extents = {step.track: Span(min(e.start for e in kept), max(e.end for e in kept))} if kept else {}
+            concealed = {step.track: spans}
+        else:
+            for track, extent in extents.items():
+                scale = _Scale(extent.start, step)
+                extents[track] = Span(scale.start, scale(extent.end))
+                concealed[track] = [Span(scale(s.start), scale(s.end), s.reason) for s in concealed.get(track, ())]
+    return Timeline(extents, concealed)
+
+
+class _Scale:
+    """Positions of a track at the output of a resampler: k samples of input begin at output sample ceil(k·L/M)."""
+
+    def __init__(self, origin: int, rate: Rate) -> None:
+        self._origin, self._rate = origin, rate
+        self.start = rescale(origin, rate.rate_in, rate.rate_out)
+
+    def __call__(self, position: int) -> int:
+        return self.start - (self._origin - position) * self._rate.rate_out // self._rate.rate_in
+
+
+def _union(tracks: Iterable[Sequence[Span]]) -> list[Span]:
+    """Merge spans of several tracks so that no sample is in two of them; the one that begins first keeps it."""
+    merged: list[Span] = []
+    reached: int | None = None
+    for span in sorted(span for spans in tracks for span in spans):
+        start = span.start if reached is None else max(span.start, reached)
+        if start < span.end:
+            merged.append(Span(start, span.end, span.reason))
+            reached = span.end
+    return merged
+
+
+def _overlap(span: Span, others: Iterable[Span]) -> int:
+    return sum(max(0, min(span.end, other.end) - max(span.start, other.start)) for other in others)
+
+
+class TrackAccount:
+    """What the source brought of one track, in the source's rate."""
+
+    def __init__(self) -> None:
+        self.start = self.end = 0
+        self.concealed: list[Span] = []
+        self.dropped: Counter[str] = Counter()
+
+    def conceal(self, samples: int, reason: str) -> None:
+        """Book the next ``samples`` of the timeline as silence."""
+        last = self.concealed[-1] if self.concealed else None
+        if last is not None and last.end == self.end and last.reason == reason:
+            self.concealed[-1] = Span(last.start, self.end + samples, reason)
+        else:
+            self.concealed.append(Span(self.end, self.end + samples, reason))
+
+    def figures(self) -> dict[str, Any]:
+        """Return the totals."""
+        concealed = _by_reason(self.concealed)
+        timeline = self.end - self.start
+        return {
+            "start": self.start,
+            "timeline": timeline,
+            "received": timeline - sum(concealed.values()),
+            "concealed": concealed,
+            "dropped": dict(self.dropped),
+        }
+
+
+class _Runs:
+    """Runs of samples, by track, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, int, int]] = []
+
+    def add(self, track: str, start: int, end: int) -> None:
+        if self.runs:
+            last = self.runs[-1]
+            if last[0] == track and last[2] == start:
+                self.runs[-1] = (track, last[1], end)
+                return
+        self.runs.append((track, start, end))
+
+    def real(self, concealed: Mapping[str, Sequence[Span]]) -> int:
+        """Count the samples that are not concealed."""
+        return sum(
+            end - start - _overlap(Span(start, end), concealed.get(track, ())) for track, start, end in self.runs
+        )
+
+
+class SinkAccount:
+    """What became of the samples on their way into one sink, in the rate at its end."""
+
+    def __init__(self, format: AudioFormat, path: Sequence[Rate | Join]) -> None:
+        self.format, self._path = format, tuple(path)
+        self._written = _Runs()
+        self._confirmed = 0
+        self._delivered = _Runs()
+        self._dropped: dict[str, _Runs] = {}
+        self._closed = ""
+
+    def write(self, frame: AudioFrame) -> None:
+        """Book a frame as given to the writer."""
+        self._written.add(frame.track, frame.position, frame.end)
+
+    def drop(self, frame: AudioFrame, reason: str) -> None:
+        """Book a frame as dropped before it reached the writer."""
+        self._dropped.setdefault(reason, _Runs()).add(frame.track, frame.position, frame.end)
+
+    def confirm(self, delivered: int) -> None:
+        """Book the first ``delivered`` samples that were written as delivered."""
+        newly = delivered - self._confirmed
+        if newly <= 0:
+            return
+        self._confirmed = delivered
+        self._move(newly, self._delivered)
+
+    def close(self, reason: str) -> None:
+        """Book everything that is not delivered by now as dropped for ``reason``."""
+        self._closed = reason
+        if self._written.runs:
+            undelivered = self._dropped.setdefault(reason, _Runs())
+            self._move(sum(end - start for _, start, end in self._written.runs), undelivered)
+
+    def _move(self, samples: int, to: _Runs) -> None:
+        runs = self._written.runs
+        done = 0
+        for track, start, end in runs:
+            if samples <= 0:
+                break
+            taken = min(samples, end - start)
+            to.add(track, start, start + taken)
+            samples -= taken
+            if start + taken < end:
+                runs[done] = (track, start + taken, end)
+                break
+            done += 1
+        del runs[:done]
+
+    def figures(self, source: Timeline) -> dict[str, Any]:
+        """Return the totals, given what the source has brought so far."""
+        here = carry(source, self._path)
+        concealed = _by_reason(span for spans in here.concealed.values() for span in spans)
+        received = sum(extent.end - extent.start for extent in here.extents.values())
+        delivered = self._delivered.real(here.concealed)
+        dropped = {reason: runs.real(here.concealed) for reason, runs in self._dropped.items()}
+        spooled = received - delivered - sum(dropped.values()) - sum(concealed.values())
+        if self._closed and spooled > 0:
+            # It came in at the source and never reached this end: a transform kept it.
+            dropped["transforms"] = dropped.get("transforms", 0) + spooled
+        if self._closed or spooled < 0:
+            # More arrived than the formats account for: a transform made audio of its own.
+            received -= min(spooled, 0)
+            spooled = 0
+        return {
+            "sample_rate": self.format.sample_rate,
+            "received": received,
+            "delivered": delivered,
+            "spooled": spooled,
+            "dropped": {reason: samples for reason, samples in dropped.items() if samples},
+            "concealed": concealed,
+        }
+
+
+def _by_reason(spans: Iterable[Span]) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for span in spans:
+        totals[span.reason] += span.end - span.start
+    return {reason: samples for reason, samples in totals.items() if samples}

@@ -1,0 +1,123 @@
+"""Both ends of both wires on one machine: the vendors' places taken by pipelines of our own.
+
+The lab has no mocks.  The simulated carrier is ``file → vobiz_call`` and the EkaScribe service is ``eka_ingest →
+energy_vad → speech_chunks → disk``, run by the same engine over real sockets on loopback::
+
+    lab_call.yaml          the pipeline under rehearsal          eka_ingest.yaml
+    file → vobiz_call ═══▶ vobiz → … → eka_raw ════════════════▶ eka_ingest → … → disk
+
+A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN``, ``EKA_BASE_URL`` and
+``EKA_TOKEN`` the lab puts its own addresses.  One that has an address written out is refused: it would call a vendor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+from .. import config
+from ..config import Pipeline
+from ..errors import ConfigError, Problem
+from ..plugins import Plugins
+from ..runner import Runner
+
+CLIP = Path(__file__).with_name("consultation.wav")
+"""A short consultation; `consultation.md` beside it says how it was made."""
+
+_TOKEN = "lab"
+
+
+class Lab:
+    """One pipeline, rehearsed between a simulated carrier and an Eka-compatible service."""
+
+    def __init__(self, file: str, plugins: Plugins, speed: float | Literal["max"] = 1.0) -> None:
+        self._file, self._plugins, self._speed = file, plugins, speed
+        self.runners: list[Runner] = []
+        """The pipelines that run, each from when it is started."""
+        self._eka: Runner | None = None
+        self._target: Runner | None = None
+        self._stopped = False
+        pipeline = self._load_target("http://127.0.0.1:1")
+        self._needs_eka = any(_is_eka(pipeline, index) for index in range(len(pipeline.sinks)))
+        self._needs_caller = pipeline.names[("source",)] == "vobiz"
+        if not self._needs_eka and not self._needs_caller:
+            text = "nothing here for the lab to stand in for: neither a vobiz source nor an Eka sink"
+            raise ConfigError([pipeline.problem(("source",), "lab", text, "run it without --lab")])
+
+    async def run(self) -> None:
+        """Carry one call (or what the pipeline's own source brings) and return when everything has finished."""
+        async with anyio.create_task_group() as tasks:
+            base_url = ""
+            if self._needs_eka:
+                self._eka = self._runner("eka_ingest.yaml", {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": _TOKEN})
+                tasks.start_soon(self._eka.run)
+                await self._eka.up.wait()
+                base_url = self._eka.url
+            self._target = Runner(self._load_target(base_url), self._plugins)
+            self.runners.insert(0, self._target)
+            if self._needs_caller:
+                tasks.start_soon(self._target.run)
+                await self._target.up.wait()
+                call = {"LAB_URL": self._target.url, "LAB_AUDIO": str(CLIP), "LAB_SPEED": str(self._speed)}
+                await self._runner("lab_call.yaml", call).run()
+                if not self._stopped:
+                    await self._target.over(1)
+            else:
+                await self._target.run()
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop as the pipelines themselves do, from the caller's end to the service's."""
+        self._stopped = True
+        for runner in self.runners:
+            runner.stop()
+
+    def stored(self) -> list[tuple[str, float]]:
+        """Return path and seconds of every chunk that the Eka-compatible service has stored."""
+        accounts = self._eka.accounts if self._eka is not None else []
+        stored = [
+            file for account in accounts for sink in account["sinks"] for file in sink["outcome"].get("files", ())
+        ]
+        return [(file["path"], file["seconds"]) for file in stored]
+
+    def _runner(self, name: str, env: Mapping[str, str]) -> Runner:
+        path = files("mediaflow_pipelines") / name
+        runner = Runner(config.load(str(path), self._plugins, {**os.environ, **env}), self._plugins)
+        self.runners.append(runner)
+        return runner
+
+    def _load_target(self, base_url: str) -> Pipeline:
+        listen = "ws://127.0.0.1:0/vobiz"
+        env = {
+            **os.environ,
+            "VOBIZ_LISTEN": listen,
+            "VOBIZ_SECRET": "",
+            "EKA_BASE_URL": base_url,
+            "EKA_TOKEN": _TOKEN,
+            "EKA_CLIENT_ID": "",
+            "EKA_CLIENT_SECRET": "",
+        }
+        pipeline = config.load(self._file, self._plugins, env)
+        problems = []
+        if pipeline.names[("source",)] == "vobiz" and getattr(pipeline.source, "listen", "") != listen:
+            problems.append(_written_out(pipeline, ("source",), "listen", "VOBIZ_LISTEN"))
+        for index, sink in enumerate(pipeline.sinks):
+            if _is_eka(pipeline, index) and getattr(sink, "base_url", "") != base_url:
+                problems.append(_written_out(pipeline, ("sinks", index), "base_url", "EKA_BASE_URL"))
+        if problems:
+            raise ConfigError(problems)
+        return pipeline
+
+
+def _is_eka(pipeline: Pipeline, index: int) -> bool:
+    return pipeline.names[("sinks", index)].startswith("eka_")
+
+
+def _written_out(pipeline: Pipeline, place: config.Place, option: str, variable: str) -> Problem:
+    text = f"{option} does not come from ${{{variable}}}, so the lab cannot take the vendor's place"
+    return pipeline.problem(place, "lab", text, f"write `{option}: ${{{variable}:-…}}`")

@@ -1,0 +1,182 @@
+"""A pipeline at work: its source, its calls, its ledger, and how it stops.
+
+The sinks of a call run in the runner's task group, not in the task that the source reads in, and so they outlive it:
+to stop, the source alone is cancelled.  That closes the front of every call; what is under way flows through, and each
+sink finishes as it would have.  Only what has not finished ``drain_s`` seconds later is cut off, and booked.
+
+    stop()  →  source cancelled  →  sessions end  →  sinks finish  →  run() returns
+                                                        └ after drain_s, or at a second stop(): cut off
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from . import graph
+from .component import Session
+from .config import Pipeline
+from .delivery.edge import Edge
+from .delivery.ledger import Ledger
+from .errors import FormatError, SessionError, SourceError
+from .frame import Stream
+from .plugins import Plugins
+from .session import LiveSession
+
+logger = logging.getLogger(__name__)
+
+KEPT = 1000
+"""How many accounts of calls that are over the runner keeps in memory; the ledger keeps them all."""
+
+SNAPSHOT_S = 1.0
+"""How often the ledger on disk is brought up to date with the calls that are live."""
+
+
+class Runner:
+    """Runs one pipeline once.  It is the ``Engine`` that the source sees."""
+
+    def __init__(self, pipeline: Pipeline, plugins: Plugins) -> None:
+        graph.check(pipeline)
+        self.pipeline = pipeline
+        self.sessions: dict[str, LiveSession] = {}
+        self.accounts: list[dict[str, Any]] = []
+        """The accounts of the last ``KEPT`` calls that are over."""
+        self.counts: dict[str, int] = {}
+        self.ended = self.failed = 0
+        self.url = ""
+        self.up = anyio.Event()
+        self._over = anyio.Event()
+        self._plugins = plugins
+        self._ledger = Ledger(pipeline.state)
+        self._front = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Run until the source has no more streams or ``stop`` is called, and every call is finished.
+
+        Raises ``SourceError`` (or what the source raised) if the source failed; calls that failed are in ``accounts``.
+        """
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._keep_ledger)
+                try:
+                    with self._front:
+                        await self.pipeline.source.serve(self)
+                finally:
+                    self._limit()
+                    with anyio.CancelScope(shield=True):
+                        await self._drain()
+                self._tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = _single(group)
+            if error is None:
+                raise
+            raise error from group
+        finally:
+            self._ledger.close()
+
+    async def over(self, number: int) -> None:
+        """Wait until ``number`` calls are over."""
+        while self.ended < number:
+            await self._over.wait()
+
+    def stop(self) -> None:
+        """Close the front and let the end flow through; a second time, cut off what has not finished."""
+        if self._front.cancel_called:
+            for session in self.sessions.values():
+                session.scope.cancel()
+        self._front.cancel()
+        self._limit()
+
+    def _limit(self) -> None:
+        deadline = anyio.current_time() + self.pipeline.drain_s
+        for session in self.sessions.values():
+            session.scope.deadline = min(session.scope.deadline, deadline)
+
+    async def _drain(self) -> None:
+        while self.sessions:
+            await next(iter(self.sessions.values())).finished.wait()
+
+    # What the source calls.
+
+    @asynccontextmanager
+    async def open(self, stream: Stream) -> AsyncIterator[Session]:
+        if stream.id in self.sessions:
+            raise SourceError(f"call {stream.id} is already open")
+        try:
+            plan = graph.plan(self.pipeline, stream.format, stream.tracks)
+        except FormatError:
+            self.count("refused-format")
+            raise
+        session = LiveSession(self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge))
+        self.sessions[stream.id] = session
+        self._tell("session_started", stream=stream)
+        self._tasks.start_soon(self._keep, session)
+        try:
+            yield session
+        except SessionError as error:
+            session.error = session.error or str(error)
+            raise
+        except Exception as error:
+            session.error = session.error or f"the source failed: {error}"
+            raise
+        finally:
+            session.end()
+            with anyio.CancelScope(shield=True):
+                await session.finished.wait()
+
+    def listening(self, url: str) -> None:
+        self.url = url
+        self.up.set()
+        self._tell("source_listening", url=url)
+
+    def count(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+        self._tell("counted", name=name, number=number)
+
+    # The rest of a call's life.
+
+    async def _keep(self, session: LiveSession) -> None:
+        """Run the sinks of a call to their end and settle its account."""
+        try:
+            await session.run_sinks()
+        finally:
+            account = session.account()
+            self.ended += 1
+            self.failed += account["status"] == "failed"
+            self.accounts = [*self.accounts[1 - KEPT :], account]
+            with anyio.CancelScope(shield=True):
+                await self._ledger.write(self.pipeline.name, [account])
+            del self.sessions[session.stream.id]
+            self._tell("session_ended", account=account)
+            session.finished.set()
+            self._over.set()
+            self._over = anyio.Event()
+
+    async def _keep_ledger(self) -> None:
+        while True:
+            await anyio.sleep(SNAPSHOT_S)
+            await self._ledger.write(self.pipeline.name, [session.account() for session in self.sessions.values()])
+
+    def _sink_failed(self, session: LiveSession, edge: Edge) -> None:
+        assert edge.failure is not None
+        self._tell("sink_failed", stream=session.stream, sink=edge.label, code=edge.failure.code)
+
+    def _tell(self, hook: str, **news: Any) -> None:
+        try:
+            getattr(self._plugins.hook, hook)(pipeline=self.pipeline.name, **news)
+        except Exception:  # a listener's fault is not the call's
+            logger.exception("a plugin broke in the hook %s", hook)
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Unwrap what a task group wrapped around one error."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error

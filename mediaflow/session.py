@@ -1,0 +1,236 @@
+"""One call on its way through the pipeline.
+
+Everything from the source's ``push`` to the edges of the sinks happens in one synchronous call: no frame changes tasks
+unless a sink has to wait.  Every way a call can end comes to ``end``: the front is closed, what the processors hold is
+flushed, and the edges are closed behind it, so that the sinks finish.  Doing it twice is doing it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import anyio
+
+from .component import Processor
+from .config import Pipeline
+from .delivery.account import SinkAccount, Span, Timeline, TrackAccount
+from .delivery.edge import Edge
+from .errors import SessionError
+from .frame import AudioFrame, Event, Gap, Item, Lost, Stream
+from .graph import Plan
+
+logger = logging.getLogger(__name__)
+
+_CONCEAL_MS = 1000
+"""Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
+
+
+class LiveSession:
+    """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
+
+    def __init__(self, pipeline: Pipeline, plan: Plan, stream: Stream, sink_failed: Callable[[Edge], None]) -> None:
+        self.stream, self.plan = stream, plan
+        self.started = time.time()
+        self.finished = anyio.Event()
+        """Set by the runner when every sink is done and the ledger is written."""
+        self.scope = anyio.CancelScope(shield=True)
+        """What the sinks run in; cancelling it cuts off what has not finished."""
+        self.error = ""
+        self._stuck = False
+        self._sinks_done = False
+        self._tracks = {track: TrackAccount() for track in stream.tracks}
+        self._chains = plan.open()
+        self._lost: dict[str, dict[str, int]] = {}
+        self._ending = False
+        self.edges = [
+            Edge(
+                pipeline.label(("sinks", index)),
+                sink,
+                stream,
+                plan.output,
+                plan.output_tracks,
+                SinkAccount(plan.output, plan.path),
+                sink_failed,
+            )
+            for index, sink in enumerate(pipeline.sinks)
+        ]
+
+    # What the source calls.
+
+    def push(self, data: bytes, track: str = "inbound") -> bool:
+        account = self._account(track)
+        frame = AudioFrame(data, self.stream.format, track, account.end)
+        account.end += self.stream.format.sample_count(data)
+        self._carry(self._chains[track], (frame,))
+        for edge in self.edges:
+            if edge.full:
+                return False
+        return True
+
+    async def ready(self) -> None:
+        for edge in self.edges:
+            await edge.room()
+
+    async def send(self, data: bytes, track: str = "inbound") -> None:
+        if self.push(data, track):
+            await anyio.lowlevel.checkpoint()
+        else:
+            await self.ready()
+
+    def begin(self, track: str, position: int) -> None:
+        account = self._account(track)
+        if account.end != account.start:
+            raise ValueError(f"track {track} has begun already")
+        account.start = account.end = position
+
+    def conceal(self, samples: int, reason: str, track: str = "inbound") -> bool:
+        account = self._account(track)
+        format = self.stream.format
+        gap = Gap(track, account.end / format.sample_rate, samples / format.sample_rate, reason)
+        account.conceal(samples, reason)
+        self._carry(self._chains[track], (gap,))
+        step = format.sample_rate * _CONCEAL_MS // 1000
+        room = True
+        for done in range(0, samples, step):
+            room = self.push(format.silence(min(step, samples - done)), track)
+        return room
+
+    def drop(self, samples: int, reason: str, track: str = "inbound") -> None:
+        self._tracks.setdefault(track, TrackAccount()).dropped[reason] += samples
+
+    def emit(self, event: Event) -> None:
+        self._account(event.track)
+        self._carry(self._chains[event.track], (event,))
+
+    def time(self, track: str = "inbound") -> float:
+        return self._account(track).end / self.stream.format.sample_rate
+
+    # What the runner calls.
+
+    def end(self) -> None:
+        """Close the front: flush what the processors hold into the sinks and close their edges."""
+        if self._ending:
+            return
+        try:
+            if not self._stuck:
+                self._flush()
+        except SessionError:
+            pass  # it is in ``error`` and in the log
+        finally:
+            self._ending = True
+            for edge in self.edges:
+                edge.close()
+
+    async def run_sinks(self) -> None:
+        """Run every sink until all have finished."""
+        with self.scope:
+            async with anyio.create_task_group() as sinks:
+                for edge in self.edges:
+                    sinks.start_soon(edge.run)
+        self._ending = self._sinks_done = True
+
+    def account(self) -> dict[str, Any]:
+        """Return the ledger of the call as it stands."""
+        timeline = self._timeline()
+        sinks = []
+        for edge in self.edges:
+            edge.confirm()
+            failure = edge.failure
+            sinks.append(
+                {
+                    "sink": edge.label,
+                    **edge.account.figures(timeline),
+                    "failure": None if failure is None else {"code": failure.code, "text": str(failure)},
+                    "outcome": dict(edge.outcome),
+                }
+            )
+        return {
+            "call": self.stream.id,
+            "started": self.started,
+            "status": self._status(),
+            "error": self.error,
+            "sample_rate": self.stream.format.sample_rate,
+            "tracks": {
+                track: account.figures() | {"lost": dict(self._lost.get(track, {}))}
+                for track, account in self._tracks.items()
+            },
+            "sinks": sinks,
+        }
+
+    def _status(self) -> str:
+        if not self._sinks_done:
+            return "ending" if self._ending else "live"
+        return "failed" if self.error or any(edge.failure for edge in self.edges) else "complete"
+
+    def _timeline(self) -> Timeline:
+        begun = {track: account for track, account in self._tracks.items() if account.end != account.start}
+        return Timeline(
+            {track: Span(account.start, account.end) for track, account in begun.items()},
+            {track: account.concealed for track, account in begun.items()},
+        )
+
+    def _account(self, track: str) -> TrackAccount:
+        if self._ending:
+            raise SessionError(f"call {self.stream.id} has ended")
+        if self._stuck:
+            raise SessionError(self.error)
+        if track not in self._chains:
+            raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
+        return self._tracks[track]
+
+    def _carry(self, chain: Iterable[tuple[str, Processor]], items: Iterable[Item]) -> None:
+        for label, processor in chain:
+            try:
+                out: list[Item] = []
+                for item in items:
+                    out += processor.process(item) if item.__class__ is AudioFrame else processor.event(item)  # type: ignore[arg-type]
+                items = out
+            except Exception as error:
+                raise self._broken(label, error) from error
+        self._deliver(items)
+
+    def _deliver(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if item.__class__ is Lost:
+                self._lose(item)
+            for edge in self.edges:
+                edge.put(item)
+        if all(edge.failure is not None for edge in self.edges):
+            raise self._stick("every sink has failed")
+
+    def _lose(self, lost: Lost) -> None:
+        reasons = self._lost.setdefault(lost.track, {})
+        samples = round(lost.duration * self.stream.format.sample_rate)
+        reasons[lost.reason] = reasons.get(lost.reason, 0) + samples
+
+    def _flush(self) -> None:
+        """Flush track by track up to where they are joined, then what all tracks share."""
+        chains = list(self._chains.values())
+        shared = [step for step in chains[0] if len(chains) > 1 and all(step in chain for chain in chains[1:])]
+        own = len(chains[0]) - len(shared)
+        for chain in chains:
+            self._flush_steps(chain, range(own if shared else len(chain)))
+        if shared:
+            self._flush_steps(chains[0], range(own, len(chains[0])))
+
+    def _flush_steps(self, chain: list[tuple[str, Processor]], steps: Iterable[int]) -> None:
+        for index in steps:
+            label, processor = chain[index]
+            try:
+                left = list(processor.flush())
+            except Exception as error:
+                raise self._broken(label, error) from error
+            self._carry(chain[index + 1 :], left)
+
+    def _broken(self, label: str, error: Exception) -> SessionError:
+        broken = self._stick(f"{label} broke: {type(error).__name__}: {error}")
+        logger.error("call %s: %s", self.stream.id, broken, exc_info=error)
+        return broken
+
+    def _stick(self, why: str) -> SessionError:
+        self._stuck = True
+        self.error = self.error or why
+        return SessionError(why)
