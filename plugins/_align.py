@@ -57,7 +57,8 @@ class Aligner(Processor):
         if self._next is not None and start < self._next:
             late = min(self._next - start, frame.sample_count)
             data, start = data[late * self._size :], start + late
-            yield Lost(frame.track, frame.time, late / self._format.sample_rate, "late")
+            if late:
+                yield Lost(frame.track, frame.time, late / self._format.sample_rate, "late")
         end = self._ends.get(frame.track, start)
         held += self._format.silence(max(0, start - end))
         held += data

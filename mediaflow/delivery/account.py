@@ -88,10 +88,13 @@ class _Scale:
 
 
 def _union(tracks: Iterable[Sequence[Span]]) -> list[Span]:
-    """Merge spans of several tracks so that no sample is in two of them; the one that begins first keeps it."""
+    """Merge spans of several tracks so that no sample is in two of them; the one that begins first keeps it.
+
+    Of two that begin together the longer does.
+    """
     merged: list[Span] = []
     reached: int | None = None
-    for span in sorted(span for spans in tracks for span in spans):
+    for span in sorted((span for spans in tracks for span in spans), key=lambda span: (span.start, -span.end)):
         start = span.start if reached is None else max(span.start, reached)
         if start < span.end:
             merged.append(Span(start, span.end, span.reason))

@@ -1,0 +1,79 @@
+# make demo    a call from a simulated carrier to a local EkaScribe, in real time (SPEED=max: as fast as it goes)
+# make test    everything that CI runs: checks, then the tests on every Python that is here
+# make check   lint, types, layers
+# make bench   the benchmarks
+#
+# Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
+
+PYTHON ?= python3
+SPEED ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.c)
+SYSTEM := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+
+.PHONY: demo test check bench system peers others clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
+
+test: system check peers
+	$(BIN)/pytest
+	$(MAKE) others
+
+check: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH=$(BIN):$$PATH cython-lint mediaflow/_dsp
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.development
+	$(BIN)/python -m benchmarks
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+
+$(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.development: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install -q -e '.[files,mic]' --group test --group check
+	touch $@ $(VENV)/.runtime
+
+# What tests need from the system.  Where we are root and have apt, bring it; elsewhere those tests skip and say why.
+system:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=; for package in $(SYSTEM); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
+	  case "$$missing" in *nodejs*|*npm*) \
+	    if command -v npm >/dev/null; then missing=$$(echo $$missing | sed 's/nodejs//;s/npm//'); fi;; esac; \
+	  if [ -n "$$(echo $$missing)" ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; fi; \
+	fi
+
+# WebSocket clients and servers that nobody here wrote.
+peers:
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/peers; fi
+
+# The other Pythons: the one on the path as pythonX.Y, or pyenv's.
+others:
+	@for version in 3.12 3.13; do \
+	  python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+	  python=$${python:-$$(command -v python$$version)}; \
+	  if [ -z "$$python" ]; then echo "no Python $$version here: not tested on it"; continue; fi; \
+	  $(MAKE) other PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done
+
+.PHONY: other
+other: $(VENV)/.other
+	$(BIN)/pytest -q -m 'not slow'
+
+$(VENV)/.other: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install -q '.[files,mic]' --group test
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* build *.egg-info mediaflow/_dsp/*.so tests/peers/node_modules

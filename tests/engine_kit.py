@@ -1,0 +1,176 @@
+"""Sources and sinks for the engine's tests: a source that acts a script, sinks that can be told to misbehave."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from mediaflow import (
+    AudioFormat,
+    AudioFrame,
+    Engine,
+    Item,
+    Joiner,
+    Processor,
+    Sink,
+    SinkError,
+    Source,
+    Stream,
+    Transform,
+    Writer,
+)
+from mediaflow.config import Pipeline, Place
+from mediaflow.plugins import Plugins
+from mediaflow.runner import Runner
+
+S16_8K = AudioFormat("s16le", 8000)
+
+
+class Script(Source, frozen=True, kw_only=True):
+    """Does what ``act`` does."""
+
+    act: Callable[[Engine], Awaitable[None]]
+
+    def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:
+        return [(S16_8K, ("inbound",)), (S16_8K, ("inbound", "outbound"))]
+
+    async def serve(self, engine: Engine) -> None:
+        await self.act(engine)
+
+
+class Kept:
+    """What a ``Memory`` sink was given, and how it is to behave."""
+
+    def __init__(
+        self,
+        *,
+        nowait: bool = True,
+        gate: anyio.Event | None = None,
+        fail_open: Exception | None = None,
+        fail_at: int | None = None,
+        fail_finish: Exception | None = None,
+        hold: int = 0,
+        finish: anyio.Event | None = None,
+    ) -> None:
+        self.nowait, self.gate, self.hold, self.finish = nowait, gate, hold, finish
+        self.fail_open, self.fail_at, self.fail_finish = fail_open, fail_at, fail_finish
+        self.items: list[Item] = []
+        self.left = ""
+        self.wrote = anyio.Event()
+
+    @property
+    def audio(self) -> bytes:
+        return b"".join(item.data for item in self.items if isinstance(item, AudioFrame))
+
+
+class Memory(Sink, frozen=True, kw_only=True):
+    """Keeps everything."""
+
+    kept: Kept
+
+    @asynccontextmanager
+    async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
+        kept = self.kept
+        if kept.fail_open is not None:
+            raise kept.fail_open
+        writer = _MemoryWriter(kept)
+        try:
+            yield writer
+        except BaseException:
+            kept.left = "aborted"
+            raise
+        if kept.finish is not None:
+            await kept.finish.wait()
+        if kept.fail_finish is not None:
+            raise kept.fail_finish
+        writer.confirmed = writer.taken
+        kept.left = "finished"
+
+
+class _MemoryWriter(Writer):
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self.taken = self.confirmed = 0
+
+    @property
+    def delivered(self) -> int:
+        return max(self.confirmed, self.taken - self._kept.hold)
+
+    def write_nowait(self, item: Item) -> bool:
+        if not self._kept.nowait:
+            return False
+        self._take(item)
+        return True
+
+    async def write(self, item: Item) -> None:
+        if self._kept.gate is not None:
+            await self._kept.gate.wait()
+        self._take(item)
+
+    def _take(self, item: Item) -> None:
+        if isinstance(item, AudioFrame):
+            if self._kept.fail_at is not None and self.taken + item.sample_count > self._kept.fail_at:
+                raise SinkError("lost", "the peer went away")
+            self.taken += item.sample_count
+        self._kept.items.append(item)
+        self._kept.wrote.set()
+
+
+def make_runner(
+    folder: Path,
+    act: Callable[[Engine], Awaitable[None]],
+    *sinks: Sink,
+    transforms: Sequence[Transform | Joiner] = (),
+    plugin: object | None = None,
+    drain_s: float = 30.0,
+) -> Runner:
+    """Return a runner of a pipeline of these parts, whose ledger is in ``folder``."""
+    places: list[Place] = [("source",)]
+    places += [("transforms", index) for index in range(len(transforms))]
+    places += [("sinks", index) for index in range(len(sinks))]
+    pipeline = Pipeline(
+        file="test.yaml",
+        source=Script(act=act),
+        transforms=tuple(transforms),
+        sinks=sinks,
+        names={place: str(place[0]) for place in places},
+        marks={place: (line, 1) for line, place in enumerate(places, 1)},
+        state=str(folder),
+        drain_s=drain_s,
+    )
+    plugins = Plugins()
+    if plugin is not None:
+        plugins.add(plugin, "listener")
+    return Runner(pipeline, plugins)
+
+
+def call(*pushes: bytes, id: str = "c1", tracks: tuple[str, ...] = ("inbound",)) -> Callable[[Engine], Awaitable[None]]:
+    """Return a script of one call that sends ``pushes`` on its first track."""
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream(id, S16_8K, tracks)) as session:
+            for data in pushes:
+                await session.send(data, tracks[0])
+
+    return act
+
+
+class Each(Transform, frozen=True, kw_only=True):
+    """Does ``work`` to each frame."""
+
+    work: Callable[[AudioFrame], Any]
+
+    def open(self, format: AudioFormat) -> Processor:
+        return _Each(self.work)
+
+
+class _Each(Processor):
+    def __init__(self, work: Callable[[AudioFrame], Any]) -> None:
+        self._work = work
+
+    def process(self, frame: AudioFrame) -> Iterable[Item]:
+        return tuple(self._work(frame))
