@@ -24,6 +24,7 @@ test: system check peers
 check: $(VENV)/.development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p build/mypy && ln -sfn ../../plugins build/mypy/mediaflow_plugins   # plugins/ under its installed name
 	$(BIN)/mypy
 	PATH=$(BIN):$$PATH cython-lint mediaflow/_dsp
 	$(BIN)/lint-imports

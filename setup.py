@@ -20,7 +20,7 @@ directives = {
     "cdivision": True,
     "embedsignature": True,
 }
-flags = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
+flags = ["-ffp-contract=off", *(["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"])]
 
 
 def extension(source: Path) -> Extension:

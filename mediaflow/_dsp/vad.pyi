@@ -1,0 +1,43 @@
+from typing import NamedTuple, final
+
+from typing_extensions import Buffer
+
+class VadEvent(NamedTuple):
+    started: bool
+    position: int
+
+@final
+class VadResult:
+    def __init__(self, speech: list[bool], scores: list[float], events: list[VadEvent]) -> None: ...
+    @property
+    def speech(self) -> list[bool]: ...
+    @property
+    def scores(self) -> list[float]: ...
+    @property
+    def events(self) -> list[VadEvent]: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class EnergyVad:
+    def __init__(
+        self,
+        rate: int,
+        *,
+        frame_ms: int = 20,
+        start_db: float = 5.0,
+        stop_db: float = 3.5,
+        silence_dbfs: float = -60.0,
+        min_speech_ms: float = 60.0,
+        hangover_ms: float = 100.0,
+    ) -> None: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def frame_samples(self) -> int: ...
+    @property
+    def speaking(self) -> bool: ...
+    @property
+    def floor_dbfs(self) -> float: ...
+    def process(self, pcm: Buffer) -> VadResult: ...
+    def flush(self) -> VadResult: ...
+    def reset(self) -> None: ...
