@@ -1,0 +1,5 @@
+"""``python -m mediaflow``."""
+
+from .cli import main
+
+main(prog_name="mediaflow")
