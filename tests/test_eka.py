@@ -1,0 +1,212 @@
+"""The client of EkaScribe's API: tokens, and shapes that the service may give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import stamina
+
+from mediaflow import Secret, eka, httpd
+from mediaflow.httpd import Request, Response
+from mediaflow.websocket import Address
+
+pytestmark = pytest.mark.anyio
+
+PAIR = eka.Credentials(client_id="me", client_secret=Secret("pw"))
+
+
+@pytest.fixture(autouse=True)
+def quick_retries() -> Iterator[None]:
+    """Try again at once, and only once."""
+    with stamina.set_testing(True, attempts=2):
+        yield
+
+
+class Api:
+    """A service whose logins give numbered tokens; only those in ``good`` are taken."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.log: list[str] = []
+        self.good: Callable[[str], bool] = lambda token: True
+        self.expires_in: object = 1800
+        self.created: object = {
+            "session_id": "ses_1",
+            "upload_url": "wss://x.example/str_1",
+            "created_at": 17,
+            "new": 1,
+        }
+        self.states: list[tuple[int, object]] = [(200, {"status": "completed"})]
+        self.end_error: object = None
+        self.pause = anyio.Event()
+        self.pause.set()
+
+    async def answer(self, request: Request) -> Response:
+        if request.path == eka.LOGIN:
+            assert json.loads(request.body) == {"client_id": "me", "client_secret": "pw"}
+            self.log.append("login")
+            await self.pause.wait()
+            token = f"token-{self.log.count('login')}"
+            return self._json(200, {"access_token": token, "expires_in": self.expires_in, "new": [1]})
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        self.log.append(f"{request.method} {request.path.removeprefix(eka.SESSIONS)} {token}")
+        if not self.good(token):
+            return self._json(401, {"error": {"code": "token_expired", "message": "x", "details": {}}})
+        if request.path == eka.SESSIONS:
+            return self._json(201, self.created)
+        if request.path.endswith("/end") and self.end_error:
+            return self._json(400, {"error": self.end_error})
+        if request.path.endswith("/end"):
+            return self._json(202, {"session_id": "ses_1", "status": "processing"})
+        return self._json(*(self.states.pop(0) if len(self.states) > 1 else self.states[0]))
+
+    def _json(self, status: int, body: object) -> Response:
+        return Response(status, json.dumps(body).encode())
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Api]:
+    """Run a service, and fail after ten seconds."""
+    api, up = Api(), anyio.Event()
+
+    def listening(port: int) -> None:
+        api.url = f"http://127.0.0.1:{port}"
+        up.set()
+
+    async def serve() -> None:
+        await httpd.serve(api.answer, Address("http", "127.0.0.1", 0, ""), listening=listening)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            await up.wait()
+            yield api
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_session_tolerates_what_the_service_adds_or_changes() -> None:
+    """Times as numbers and unknown fields are no reason to fail, and the stream's address does not show itself."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        session = await client.create(eka.SessionRequest())
+        assert session.id == "ses_1"
+        assert session.upload_url.reveal() == "wss://x.example/str_1"
+        assert "str_1" not in repr(session)
+        templates: list[Any] = [{"clinical_notes_template": {"status": "success", "data": "x"}}]
+        api.states = [(200, {"status": "completed", "completed_at": 17.5, "templates": templates})]
+        state = await client.get("ses_1")
+        assert (state.http_status, state.status, state.body["templates"]) == (200, "completed", templates)
+
+
+async def test_one_login_serves_all_that_wait_for_it() -> None:
+    """Ten calls that begin together log in once, and later ones use the same token."""
+    async with running() as api:
+        api.pause = anyio.Event()
+
+        async def create() -> None:
+            async with eka.connect(api.url, PAIR) as client:
+                await client.create(eka.SessionRequest())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(create)
+            await anyio.wait_all_tasks_blocked()
+            api.pause.set()
+        await create()
+    assert api.log == ["login"] + ["POST  token-1"] * 11
+
+
+async def test_a_token_is_replaced_before_it_ends() -> None:
+    """A token that has as good as ended is not used any more."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        api.expires_in = 0
+        await client.end("ses_1")
+        api.expires_in = "1800"
+        await client.end("ses_1")
+        await client.end("ses_1")
+    assert [line for line in api.log if line == "login"] == ["login", "login"]
+
+
+async def test_a_refused_token_is_replaced_once() -> None:
+    """One new login and one more try; a token that another call has just replaced needs no login of its own."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        await client.end("ses_1")
+        api.good = lambda token: token != "token-1"
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(client.end, "ses_1")
+        assert api.log.count("login") == 2
+        api.good = lambda token: False
+        with pytest.raises(eka.EkaError, match="token_expired") as caught:
+            await client.end("ses_1")
+        assert caught.value.code == "login-refused"
+        assert api.log.count("login") == 3
+
+
+async def test_a_login_that_gives_no_token() -> None:
+    """An answer without one is an error, not a crash."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        api.expires_in = "soon"
+        with pytest.raises(eka.EkaError) as caught:
+            await client.end("ses_1")
+    assert caught.value.code == "login-failed"
+
+
+@pytest.mark.parametrize("created", [{}, [], {"session_id": 1, "upload_url": "wss://secret"}, "secret"])
+async def test_a_session_without_what_it_needs(created: object) -> None:
+    """The error does not quote the answer."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        api.created = created
+        with pytest.raises(eka.EkaError) as caught:
+            await client.create(eka.SessionRequest())
+    assert caught.value.code == "session-refused"
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_fine"),
+    [
+        ({"code": "session_ended", "message": ""}, True),
+        ({"code": "invalid_request", "message": "Session already ended"}, True),
+        ("already committed", True),
+        ({"code": "invalid_request", "message": "bad body"}, False),
+        (17, False),
+    ],
+)
+async def test_an_end_that_happened_before_is_fine(error: object, is_fine: bool) -> None:
+    """However the service says it; anything else it says is an error."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        api.end_error = error
+        if is_fine:
+            await client.end("ses_1")
+        else:
+            with pytest.raises(eka.EkaError) as caught:
+                await client.end("ses_1")
+            assert caught.value.code == "end-refused"
+
+
+async def test_trouble_while_waiting_for_a_result_is_waited_out() -> None:
+    """A service that fails for a while is asked again until the time is up."""
+    async with running() as api, eka.connect(api.url, PAIR) as client:
+        api.states = [(503, {})] * 3 + [(202, {"status": "processing"}), (206, {"status": "partial"})]
+        state = await client.result("ses_1", poll_s=0.001, timeout_s=5)
+        assert (state.http_status, state.status) == (206, "partial")
+        api.states = [(503, {})]
+        with pytest.raises(eka.EkaError) as caught:
+            await client.result("ses_1", poll_s=0.001, timeout_s=0.05)
+    assert caught.value.code == "result-timeout"
+
+
+async def test_the_credentials_do_not_show_themselves() -> None:
+    """Neither in repr nor in the error of a service that is not there."""
+    assert "pw" not in repr(PAIR)
+    with pytest.raises(eka.EkaError) as caught:
+        async with eka.connect("http://127.0.0.1:1", PAIR) as client:
+            await client.create(eka.SessionRequest())
+    assert caught.value.code == "unreachable"
+    assert "pw" not in str(caught.value) and "me" not in str(caught.value).split()
