@@ -132,6 +132,11 @@ class LiveSession:
                     sinks.start_soon(edge.run)
         self._ending = self._sinks_done = True
 
+    @property
+    def undelivered(self) -> bool:
+        """True if every sink has failed."""
+        return all(edge.failure is not None for edge in self.edges)
+
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
         timeline = self._timeline()
@@ -198,7 +203,7 @@ class LiveSession:
                 self._lose(item)
             for edge in self.edges:
                 edge.put(item)
-        if all(edge.failure is not None for edge in self.edges):
+        if self.undelivered:
             raise self._stick("every sink has failed")
 
     def _lose(self, lost: Lost) -> None:

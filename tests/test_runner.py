@@ -132,6 +132,24 @@ async def test_the_source_is_told_when_every_sink_has_failed(tmp_path: Path) -> 
     assert [figures["delivered"] for figures in account["sinks"]] == [640, 1280]
 
 
+async def test_the_source_is_told_at_the_end_that_nothing_is_stored(tmp_path: Path) -> None:
+    """A sink that fails while it finishes makes leaving the call raise; while another holds the audio, nothing does."""
+    told: list[str] = []
+
+    async def act(engine: Engine) -> None:
+        try:
+            async with engine.open(Stream("c1", S16_8K)) as session:
+                await session.send(TONE)
+        except SessionError as error:
+            told.append(str(error))
+
+    late = SinkError("not-closed", "the server did not close")
+    await run(make_runner(tmp_path, act, Memory(kept=Kept(fail_finish=late)), Memory(kept=Kept())))
+    assert told == []
+    await run(make_runner(tmp_path, act, Memory(kept=Kept(fail_finish=late))))
+    assert told == ["every sink has failed"]
+
+
 async def test_a_broken_transform_ends_its_call_and_no_other(tmp_path: Path) -> None:
     """A transform that raises ends that call with its place and reason; a call beside it goes on."""
 
@@ -171,8 +189,7 @@ async def test_a_full_queue_holds_the_source_up(tmp_path: Path) -> None:
 
     async def act(engine: Engine) -> None:
         async with engine.open(Stream("c1", S16_8K)) as session:
-            for _ in range(4):
-                seen.append(session.push(TONE))
+            seen.extend(session.push(TONE) for _ in range(4))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(session.ready)
                 await anyio.wait_all_tasks_blocked()
@@ -449,8 +466,8 @@ async def test_a_live_call_is_in_the_ledger_on_disk(tmp_path: Path) -> None:
     async def act(engine: Engine) -> None:
         async with engine.open(Stream("c1", S16_8K)) as session:
             await session.send(TONE)
-            while not ledger.read(tmp_path):
-                await anyio.sleep(0.01)  # noqa: ASYNC110 (a file tells nobody that it has changed)
+            while not ledger.read(tmp_path):  # noqa: ASYNC110 (a file tells nobody that it has changed)
+                await anyio.sleep(0.01)
             (account,) = ledger.read(tmp_path, "c1")
             assert account["status"] == "live"
             assert account["sinks"][0]["delivered"] == 640

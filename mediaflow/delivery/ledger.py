@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 _SCHEMA = """
@@ -43,23 +43,25 @@ class Ledger:
         folder = Path(state)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
-        self._lock = threading.Lock()
+        # First come, first written: an older state of a call must never replace a newer one.
+        self._turn = anyio.Lock()
         self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute(_SCHEMA)
 
-    async def write(self, pipeline: str, accounts: Iterable[Mapping[str, Any]]) -> None:
+    async def write(self, pipeline: str, accounts: Sequence[Mapping[str, Any]]) -> None:
         """Write accounts of ``pipeline`` in one transaction."""
+        if accounts:
+            async with self._turn:
+                await anyio.to_thread.run_sync(self._write, pipeline, accounts)
+
+    def _write(self, pipeline: str, accounts: Sequence[Mapping[str, Any]]) -> None:
         rows = [
             (pipeline, each["call"], each["started"], time.time(), os.getpid(), each["status"], json.dumps(each))
             for each in accounts
         ]
-        if rows:
-            await anyio.to_thread.run_sync(self._write, rows)
-
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
-        with self._lock, self._transaction():
+        with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
@@ -74,8 +76,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
 
 def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Lab:
         self.runners: list[Runner] = []
         """The pipelines that run, each from when it is started."""
         self._eka: Runner | None = None
-        self._target: Runner | None = None
+        self._front: Runner | None = None
         self._stopped = False
         pipeline = self._load_target("http://127.0.0.1:1")
         self._needs_eka = any(_is_eka(pipeline, index) for index in range(len(pipeline.sinks)))
@@ -51,31 +51,45 @@ class Lab:
 
     async def run(self) -> None:
         """Carry one call (or what the pipeline's own source brings) and return when everything has finished."""
-        async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as services:
             base_url = ""
             if self._needs_eka:
                 self._eka = self._runner("eka_ingest.yaml", {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": _TOKEN})
-                tasks.start_soon(self._eka.run)
+                services.start_soon(self._eka.run)
                 await self._eka.up.wait()
                 base_url = self._eka.url
-            self._target = Runner(self._load_target(base_url), self._plugins)
-            self.runners.insert(0, self._target)
+            target = Runner(self._load_target(base_url), self._plugins)
+            self.runners.insert(0, target)
             if self._needs_caller:
-                tasks.start_soon(self._target.run)
-                await self._target.up.wait()
-                call = {"LAB_URL": self._target.url, "LAB_AUDIO": str(CLIP), "LAB_SPEED": str(self._speed)}
-                await self._runner("lab_call.yaml", call).run()
-                if not self._stopped:
-                    await self._target.over(1)
+                await self._call(target)
             else:
-                await self._target.run()
-            self.stop()
+                await self._run_front(target)
+            if self._eka is not None:
+                self._eka.stop()
+
+    async def _call(self, target: Runner) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(target.run)
+            await target.up.wait()
+            env = {"LAB_URL": target.url, "LAB_AUDIO": str(CLIP), "LAB_SPEED": str(self._speed)}
+            await self._run_front(self._runner("lab_call.yaml", env))
+            while target.sessions:
+                await target.over(target.ended + 1)
+            target.stop()
+
+    async def _run_front(self, runner: Runner) -> None:
+        self._front = runner
+        if not self._stopped:
+            await runner.run()
 
     def stop(self) -> None:
-        """Stop as the pipelines themselves do, from the caller's end to the service's."""
-        self._stopped = True
-        for runner in self.runners:
-            runner.stop()
+        """End the call where it begins, so that what was said still arrives; a second time, cut everything off."""
+        again, self._stopped = self._stopped, True
+        if again:
+            for runner in self.runners:
+                runner.stop()
+        elif self._front is not None:
+            self._front.stop()
 
     def stored(self) -> list[tuple[str, float]]:
         """Return path and seconds of every chunk that the Eka-compatible service has stored."""
