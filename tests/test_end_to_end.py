@@ -1,0 +1,179 @@
+"""A call from a recording to EkaScribe's disk, over real sockets, against an independent computation of every sample.
+
+    file → vobiz_call ══▶ vobiz → decode, mix, resample, VAD → eka_raw | eka_json ══▶ eka_ingest → disk
+
+The reference knows none of our code: G.711 is the standard library's, resampling is soxr's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from mediaflow import config, plugins
+from mediaflow.runner import Runner
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
+
+pytestmark = pytest.mark.anyio
+
+PLUGINS = plugins.load()
+SECONDS = 2.37
+
+FORMATS = {
+    "mulaw": (8000, "audio/x-mulaw;rate=8000", "  - use: mulaw_encode\n"),
+    "l16-8k": (8000, "audio/x-l16;rate=8000", ""),
+    "l16-16k": (16_000, "audio/x-l16;rate=16000", ""),
+}
+
+CALL = """
+source:
+  use: file
+  path: {audio}
+  id: CALL_7
+transforms:
+  - use: mulaw_decode
+{encode}sinks:
+  - use: vobiz_call
+    url: {url}
+    shape: {shape}
+    content_type: {content_type}
+    end: {end}
+state: {state}
+"""
+
+BRIDGE = """
+source:
+  use: vobiz
+  listen: ws://127.0.0.1:0/vobiz
+  secret: s3cret
+  reconnect_s: 0.05
+transforms:
+  - use: mulaw_decode
+  - use: mix
+{resample}  - use: energy_vad
+sinks:
+  - use: {sink}
+    base_url: {eka}
+    token: t0ken
+    results: {state}/results/{{call_id}}.json
+state: {state}
+"""
+
+INGEST = """
+source:
+  use: eka_ingest
+  listen: http://127.0.0.1:0
+  token: t0ken
+transforms:
+  - use: energy_vad
+  - use: speech_chunks
+    min_s: 1
+    max_s: 1.5
+sinks:
+  - use: disk
+    path: {state}/eka/{{call_id}}/{{chunk}}.wav
+state: {state}
+"""
+
+
+def runner(folder: Path, name: str, text: str, **values: object) -> Runner:
+    """Write a pipeline file and load it."""
+    file = folder / f"{name}.yaml"
+    file.write_text(text.format(state=folder, **values))
+    return Runner(config.load(str(file), PLUGINS, {}), PLUGINS)
+
+
+def voices(rate: int, tracks: int) -> np.ndarray:
+    """Make band-limited noise that comes and goes, different on each track: int16, shape (n, tracks)."""
+    rng = np.random.default_rng(5)
+    count = round(SECONDS * rate)
+    spectrum = np.fft.rfft(rng.normal(size=(count, tracks)), axis=0)
+    frequencies = np.fft.rfftfreq(count, 1 / rate)
+    spectrum[(frequencies < 200) | (frequencies > 3000)] = 0
+    noise = np.fft.irfft(spectrum, count, axis=0)
+    swell = 0.55 + 0.45 * np.sin(2 * np.pi * 1.3 * np.arange(count) / rate)[:, None]
+    return np.round(noise / np.abs(noise).max() * swell * 14_000).astype(np.int16)
+
+
+def expected(samples: np.ndarray, rate: int, rate_out: int, law: bool) -> np.ndarray:
+    """Compute what must be stored, without any code of ours."""
+    if law:
+        coded = [audioop.ulaw2lin(audioop.lin2ulaw(np.ascontiguousarray(t).tobytes(), 2), 2) for t in samples.T]
+        samples = np.stack([np.frombuffer(track, np.int16) for track in coded], axis=1)
+    mixed = np.clip(samples.astype(int).sum(axis=1), -32768, 32767).astype(float)
+    return mixed if rate == rate_out else soxr.resample(mixed, rate, rate_out, quality="VHQ")
+
+
+def signal_to_noise_db(stored: np.ndarray, reference: np.ndarray, rate: int, band: float) -> float:
+    """Return the reference's power over the difference's, in dB, up to ``band`` Hz.
+
+    µ-law spreads noise over the whole band, and what a resampler does with its part between 0.9 Nyquist and Nyquist is
+    its designer's choice: there two good filters differ.
+    """
+    inside = np.fft.rfftfreq(len(reference), 1 / rate) <= band
+    error, power = (np.sum(np.abs(np.fft.rfft(x)[inside]) ** 2) for x in (stored - reference, reference))
+    return float("inf") if error == 0 else float(10 * np.log10(power / error))
+
+
+@pytest.mark.parametrize("sink", ["eka_raw", "eka_json"])
+@pytest.mark.parametrize("shape", ["nested", "flat"])
+@pytest.mark.parametrize("tracks", [1, 2])
+@pytest.mark.parametrize("format", list(FORMATS))
+async def test_a_call_arrives_sample_by_sample(tmp_path: Path, format: str, tracks: int, shape: str, sink: str) -> None:
+    """Every format, both track layouts, both start shapes, both Eka modes: the right audio, and a ledger that says so."""
+    rate, content_type, encode = FORMATS[format]
+    samples = voices(rate, tracks)
+    soundfile.write(tmp_path / "call.wav", samples, rate, "PCM_16")
+    # Binary mode has one rate; in JSON mode 8 kHz goes as it is, declared.
+    rate_out = 16_000 if sink == "eka_raw" else rate
+    resample = "  - use: resample\n    rate: 16000\n" if sink == "eka_raw" else ""
+
+    ingest = runner(tmp_path, "ingest", INGEST)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ingest.run)
+            await ingest.up.wait()
+            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink=sink, resample=resample)
+            tasks.start_soon(bridge.run)
+            await bridge.up.wait()
+            caller = runner(
+                tmp_path, "call", CALL, audio=tmp_path / "call.wav", url=f"{bridge.url}/s3cret", shape=shape,
+                content_type=content_type, encode=encode, end="stop" if shape == "flat" else "close",
+            )  # fmt: skip
+            await caller.run()
+            await bridge.over(1)
+            await ingest.over(1)
+            bridge.stop()
+            ingest.stop()
+
+    for each in (caller, bridge, ingest):
+        (account,) = each.accounts
+        assert account["status"] == "complete", account
+        (figures,) = account["sinks"]
+        assert figures["delivered"] == figures["received"]
+        assert not figures["dropped"]
+        assert not figures["concealed"]
+    assert bridge.accounts[0]["call"] == "CALL_7"
+    assert bridge.accounts[0]["sinks"][0]["outcome"]["status"] == "completed"
+    assert (tmp_path / "results" / "CALL_7.json").exists()
+
+    reference = expected(samples, rate, rate_out, format == "mulaw")
+    chunks = sorted((tmp_path / "eka").rglob("*.wav"))
+    assert len(chunks) >= 2
+    stored = np.concatenate([soundfile.read(chunk, dtype="int16")[0] for chunk in chunks])
+    assert [soundfile.info(chunk).samplerate for chunk in chunks] == [rate_out] * len(chunks)
+    assert len(stored) == -(-len(samples) * rate_out // rate) == len(reference)
+    assert ingest.accounts[0]["sinks"][0]["received"] == len(stored)
+    if rate_out == rate:
+        assert np.array_equal(stored, reference)
+    else:
+        assert signal_to_noise_db(stored, reference, rate_out, 0.9 * rate / 2) >= 60
