@@ -1,9 +1,9 @@
 """File names made from what is known of a call, with no way out of their folder.
 
 ``recordings/{call_id}/{track}.wav`` names a file per call and track.  The values come from the wire: a call id may hold
-a slash, ``..`` or a line break.  Each value is therefore cut down to the characters that a file name can safely have,
-and a value that is empty or only dots becomes ``_``.  Different values that become the same name get a short hash of
-the original, so no call ever overwrites another.
+a slash, ``..`` or a line break.  Each value is therefore cut down to the characters that a file name can safely have.
+One that had to be changed gets ``~`` and a hash of the original; no value that stays as it is can hold a ``~``, so two
+calls never share a name unless they share the id.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
-_LONGEST = 80
+# With the hash 77 characters: three such values and a suffix fit in the 255 bytes that a file name may have.
+_LONGEST = 60
+_HASH_BYTES = 8  # with 4, an afternoon of trying finds two ids of one name
 
 
 def safe_name(value: str) -> str:
     """Return ``value`` as one harmless part of a file name."""
-    name = _UNSAFE.sub("_", value).lstrip(".")[:_LONGEST] or "_"
-    if name != value:
-        name += "-" + hashlib.blake2s(value.encode(), digest_size=4).hexdigest()
+    name = _UNSAFE.sub("_", value).lstrip(".-")[:_LONGEST]
+    if name != value or not name:
+        digest = hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES)
+        name = f"{name or '_'}~{digest.hexdigest()}"
     return name
 
 
@@ -34,6 +37,8 @@ class PathTemplate:
     def __init__(self, text: str) -> None:
         if not text:
             raise ValueError("the path is empty")
+        if "\0" in text:
+            raise ValueError(f"path {text!r} holds a NUL character")
         try:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
