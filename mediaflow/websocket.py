@@ -101,6 +101,7 @@ class WebSocket:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._transport = getattr(connection, "transport", None)
+        self._receiving = False
 
     @property
     def path(self) -> str:
@@ -109,10 +110,13 @@ class WebSocket:
 
     async def recv(self) -> str | bytes:
         """Return the next message; raise ``Closed`` at the end."""
+        self._receiving = True
         try:
             message: str | bytes = await self._connection.recv()
         except library.ConnectionClosed as error:
             raise _closed(error) from None
+        finally:
+            self._receiving = False
         return message
 
     def _check(self) -> None:
@@ -152,11 +156,19 @@ class WebSocket:
             raise _closed(error) from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close with a handshake; no error if it is closed already."""
+        """Close with a handshake; no error if it is closed already.
+
+        What the peer still sends is thrown away: behind messages that nobody reads, the library would not see the
+        peer's answer.
+        """
         if self._connection.protocol.state is State.CLOSED:
             return
         close = self._connection.aclose if self._transport is None else self._connection.close
-        await close(code, reason)
+        async with anyio.create_task_group() as tasks:
+            if not self._receiving:
+                tasks.start_soon(self.wait_closed)
+            await close(code, reason)
+            tasks.cancel_scope.cancel()
 
     async def wait_closed(self) -> Closed:
         """Wait until the peer closes, ignoring what it still sends, and return how it did."""

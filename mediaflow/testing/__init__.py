@@ -6,8 +6,9 @@ keeps what a source brings, ``write_all`` gives frames to a sink.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import anyio
 
@@ -21,10 +22,7 @@ def frames(data: bytes, format: AudioFormat, cuts: Sequence[int] = (), track: st
     """Slice ``data`` at the sample positions ``cuts`` into frames that follow one another."""
     edges = [0, *sorted(cuts), format.sample_count(data)]
     size = format.sample_bytes
-    return [
-        AudioFrame(data[start * size : end * size], format, track, start)
-        for start, end in zip(edges, edges[1:], strict=False)
-    ]
+    return [AudioFrame(data[start * size : end * size], format, track, start) for start, end in pairwise(edges)]
 
 
 def feed(transform: Transform | Joiner, items: Iterable[Item], tracks: tuple[str, ...] = ("inbound",)) -> list[Item]:
@@ -42,8 +40,9 @@ def feed(transform: Transform | Joiner, items: Iterable[Item], tracks: tuple[str
 class RecordedSession:
     """A session that keeps what its source does."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, changed: Callable[[], None] = lambda: None) -> None:
         self.stream = stream
+        self._changed = changed
         self.audio: dict[str, bytearray] = {}
         self.concealed: list[tuple[str, int, int, str]] = []
         """(track, position, samples, reason) of each concealed run; its silence is in ``audio`` too."""
@@ -61,6 +60,7 @@ class RecordedSession:
             raise ValueError(f"the stream has no track {track!r}, only {', '.join(self.stream.tracks)}")
         self.stream.format.sample_count(data)
         self.audio.setdefault(track, bytearray()).extend(data)
+        self._changed()
         return True
 
     async def ready(self) -> None:
@@ -81,9 +81,11 @@ class RecordedSession:
 
     def drop(self, samples: int, reason: str, track: str = "inbound") -> None:
         self.dropped.append((track, samples, reason))
+        self._changed()
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+        self._changed()
 
     def time(self, track: str = "inbound") -> float:
         return (self.starts.get(track, 0) + self._samples(track)) / self.stream.format.sample_rate
@@ -101,7 +103,7 @@ class RecordingEngine:
 
     @asynccontextmanager
     async def open(self, stream: Stream) -> AsyncIterator[RecordedSession]:
-        session = RecordedSession(stream)
+        session = RecordedSession(stream, self._notify)
         self.sessions.append(session)
         self._notify()
         try:
@@ -123,18 +125,19 @@ class RecordingEngine:
         await self._listening.wait()
         return self._url
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds; it is looked at whenever the source has done something."""
+        while not condition():
+            await self._changed.wait()
+
     async def ended(self, number: int = 1) -> list[RecordedSession]:
         """Wait until ``number`` sessions are over and return them."""
-        while True:
-            over = [session for session in self.sessions if session.ended]
-            if len(over) >= number:
-                return over
-            await self._changed.wait()
+        await self.until(lambda: sum(session.ended for session in self.sessions) >= number)
+        return [session for session in self.sessions if session.ended]
 
     async def counted(self, name: str, number: int = 1) -> None:
         """Wait until ``name`` was counted ``number`` times."""
-        while self.counts.get(name, 0) < number:
-            await self._changed.wait()
+        await self.until(lambda: self.counts.get(name, 0) >= number)
 
     def _notify(self) -> None:
         self._changed.set()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mediaflow_plugins.transform_mix import Mix
-from mediaflow_plugins.transform_select import Select
-from mediaflow_plugins.transform_stereo import Stereo
 
 from mediaflow import AudioFormat, AudioFrame, FormatError, Item, Lost, SpeechStarted
 from mediaflow.testing import feed
+from mediaflow_plugins.transform_mix import Mix
+from mediaflow_plugins.transform_select import Select
+from mediaflow_plugins.transform_stereo import Stereo
 
 PCM = AudioFormat("s16le", 8000)
 BOTH = ("inbound", "outbound")

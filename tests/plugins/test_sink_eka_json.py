@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 from eka_service import Plan, running_service
-from mediaflow_plugins.sink_eka_json import EkaJson
-from mediaflow_plugins.source_eka_ingest import EkaIngest
 
 from mediaflow import AudioFormat, FormatError, PathTemplate, Secret, Stream
 from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow_plugins.sink_eka_json import EkaJson
+from mediaflow_plugins.source_eka_ingest import EkaIngest
 
 pytestmark = pytest.mark.anyio
 

@@ -13,12 +13,12 @@ import anyio
 import pytest
 import stamina
 from eka_service import Plan, Service, running_service
-from mediaflow_plugins import _eka_stream
-from mediaflow_plugins.sink_eka_raw import EkaRaw
-from mediaflow_plugins.source_eka_ingest import EkaIngest
 
 from mediaflow import AudioFormat, AudioFrame, FormatError, PathTemplate, Secret, SinkError, SpeechStarted, Stream
 from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow_plugins import _eka_stream
+from mediaflow_plugins.sink_eka_raw import EkaRaw
+from mediaflow_plugins.source_eka_ingest import EkaIngest
 
 pytestmark = pytest.mark.anyio
 

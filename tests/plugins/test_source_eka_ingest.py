@@ -17,13 +17,13 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from mediaflow_plugins import _eka_sessions
-from mediaflow_plugins.source_eka_ingest import EkaIngest
 from websockets.sync.client import connect as sync_connect
 
 from mediaflow import AudioFormat, Secret, SessionError, SourceError, envelope, http
 from mediaflow.testing import RecordedSession, RecordingEngine
 from mediaflow.websocket import Closed, Refused, WebSocket, connect
+from mediaflow_plugins import _eka_sessions
+from mediaflow_plugins.source_eka_ingest import EkaIngest
 
 pytestmark = pytest.mark.anyio
 
@@ -380,8 +380,7 @@ async def test_stopping_the_source_finishes_its_streams() -> None:
             async with connect(session["upload_url"]) as socket:
                 await socket.send(AUDIO)
                 await socket.ping()
-                while not engine.sessions:
-                    await anyio.lowlevel.checkpoint()
+                await engine.until(lambda: bool(engine.sessions))
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
                     assert (await socket.wait_closed()).code == 1001

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from mediaflow_plugins.transform_speech_chunks import SpeechChunks
 
 from mediaflow import AudioFormat, AudioFrame, Cut, Item, SpeechEnded, SpeechStarted
 from mediaflow.testing import feed
+from mediaflow_plugins.transform_speech_chunks import SpeechChunks
 
 PCM = AudioFormat("s16le", 8000)
 CHUNKS = SpeechChunks(min_s=10.0, max_s=25.0)
@@ -15,7 +15,7 @@ CHUNKS = SpeechChunks(min_s=10.0, max_s=25.0)
 
 def talk(*turns: tuple[float, float], total: float) -> list[Item]:
     """Make ``total`` seconds with speech in ``turns`` (from, to), told as energy_vad tells it: a little later."""
-    told = [(start + 0.06, SpeechStarted("inbound", start)) for start, _ in turns]
+    told: list[tuple[float, Item]] = [(start + 0.06, SpeechStarted("inbound", start)) for start, _ in turns]
     told += [(end + 0.1, SpeechEnded("inbound", end)) for _, end in turns]
     items: list[Item] = []
     position = 0

@@ -6,6 +6,9 @@ import math
 
 import pytest
 from hypothesis import given, settings, strategies as st
+
+from mediaflow import AudioFormat, AudioFrame, Event, Item, Joiner, SpeechEnded, SpeechStarted, Transform, rescale
+from mediaflow.testing import feed, frames
 from mediaflow_plugins.transform_alaw_decode import AlawDecode
 from mediaflow_plugins.transform_alaw_encode import AlawEncode
 from mediaflow_plugins.transform_energy_vad import EnergyVad
@@ -16,9 +19,6 @@ from mediaflow_plugins.transform_resample import Resample
 from mediaflow_plugins.transform_select import Select
 from mediaflow_plugins.transform_speech_chunks import SpeechChunks
 from mediaflow_plugins.transform_stereo import Stereo
-
-from mediaflow import AudioFormat, AudioFrame, Event, Item, Joiner, SpeechEnded, SpeechStarted, Transform, rescale
-from mediaflow.testing import feed, frames
 
 PCM = AudioFormat("s16le", 8000)
 

@@ -1,0 +1,213 @@
+"""Where each arriving frame stands in its call: gaps, pauses, repeats and clocks that wander.  No I/O.
+
+The carrier stamps a frame with ``timestamp`` (milliseconds, of its epoch or of the stream) and mostly numbers it with
+``chunk``.  Either may be missing.  A ``Timeline`` turns them into one answer per frame: how many samples are missing
+before it, or that it has been here already.
+
+Each track keeps the timestamp at which its next sample is *expected*; a frame is *late* by the difference.  What the
+chunk numbers add is certainty about small differences:
+
+    chunk          late by               the frame
+    follows        under 60 ms           is in order: jitter
+    follows        60 ms or more         comes after a pause of the carrier: so much is missing
+    skips, absent  under 3/4 frame       is in order
+    skips, absent  3/4 frame or more     comes after a loss: so much is missing
+    goes back      -3/4 frame or less    is a repeat
+    goes back      more                  is judged as if it had none: the numbers began anew
+    absent         -3/4 frame to -2 s    is a repeat
+    follows, skips -60 ms or less        is new, its timestamp broken: the clock is set anew, nothing inserted
+    any            over 10 min or -2 s   the same
+
+The expected time follows the timestamps by 1/64 of their difference per frame.  Clocks that drift apart, by 100 ppm
+or so, thereby never add up to a gap, and jitter moves nothing: the expected time stays within the range of the
+timestamps seen, so jitter of less than 3/4 frame from peak to peak inserts nothing.
+
+Whether ``chunk`` counts the frames of a track or of the socket is not documented where two tracks share one.  It shows
+at the first frames after both have begun, and ``numbering`` tells what was found::
+
+    per track     i1 o1 i2 o2 i3     a frame follows the last of its own track
+    per socket    i1 o2 i3 o4 i5     a frame follows if no number was skipped on the socket since its track's last
+
+Until it shows, the chunks are taken to count the track's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+FRAME_MS = 20
+"""What carriers put in a frame; the length of a lost one until a track has shown its own."""
+
+GAP_FRAMES = 0.75
+PAUSE_MS = 60.0
+REPLAY_MS = 2_000.0
+LONGEST_GAP_MS = 600_000.0
+_FOLLOW = 1 / 64
+_WHOLE_FRAMES = 0.25  # a gap this near to whole frames is whole frames: what gets lost is frames
+_LONGEST_REPLAY = 100  # two seconds of nothing but repeats are no repeats: the stamps stand still
+_CERTAIN = 8  # how far evidence for one numbering must be outweighed before the other is believed
+_LARGEST_MS = 2**53  # what a float holds exactly; no clock is there
+
+Numbering = Literal["unknown", "track", "socket"]
+
+
+class Place(NamedTuple):
+    """Where a frame stands.
+
+    ``missing`` samples are to be concealed before it for ``reason``.  A ``repeated`` frame has no place.  ``begin`` is
+    set with the first frame of a track: the position at which it starts.  ``broken`` tells that the timestamp or the
+    chunk could not be used.
+    """
+
+    missing: int = 0
+    reason: str = ""
+    repeated: bool = False
+    begin: int | None = None
+    broken: bool = False
+
+
+IN_ORDER = Place()
+_REPEATED = Place(repeated=True)
+_BROKEN = Place(broken=True)
+
+
+class _Track:
+    __slots__ = ("blind", "chunk", "end", "expected_ms", "frame", "fresh", "numberless", "repeats", "skipped")
+
+    def __init__(self, begin: int, frame: int, expected_ms: float | None) -> None:
+        self.end = begin  # position of the next sample
+        self.frame = frame  # samples in the last frame
+        self.expected_ms = expected_ms
+        self.chunk: int | None = None
+        self.skipped = 0  # of the socket, when the last frame came
+        self.fresh = False  # nothing has come yet since the carrier reconnected
+        self.repeats = 0  # in a row
+        self.blind = False  # timestamps are of no use
+        self.numberless = False  # chunks are of no use
+
+
+class Timeline:
+    """The clock of one call, through all its sockets."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._tracks: dict[str, _Track] = {}
+        self._chunk: int | None = None  # the last of the socket
+        self._skipped = 0  # chunk numbers that the socket left out
+        self._evidence = 0  # above 0 for chunks that count the socket's frames, below for the track's
+
+    @property
+    def numbering(self) -> Numbering:
+        """What the chunk numbers count, as far as it has shown."""
+        return "socket" if self._evidence > 0 else "track" if self._evidence < 0 else "unknown"
+
+    def usual_frame(self, track: str) -> int:
+        """Return how many samples a frame of ``track`` has, for one that cannot be read."""
+        state = self._tracks.get(track)
+        return self._rate * FRAME_MS // 1000 if state is None else state.frame
+
+    def reconnected(self) -> None:
+        """Go on with a new socket: its chunks count anew, and what is missing is missing for that reason."""
+        for state in self._tracks.values():
+            state.chunk = None
+            state.fresh = True
+
+    def place(self, track: str, samples: int, chunk: int | None, timestamp_ms: int | None) -> Place:
+        """Take the next frame to arrive, of ``samples`` on ``track``, and say where it stands."""
+        if timestamp_ms is not None and not -_LARGEST_MS < timestamp_ms < _LARGEST_MS:
+            timestamp_ms = None
+        state = self._tracks.get(track)
+        if state is None:
+            place = self._begin(samples, timestamp_ms)
+            state = self._tracks[track] = _Track(place.begin or 0, samples, timestamp_ms)
+        else:
+            timed = timestamp_ms is not None and not state.blind
+            if timestamp_ms is None or state.blind or state.expected_ms is None:
+                place = self._by_chunk(state, self._lost(state, chunk, timed=False))
+                state.expected_ms = timestamp_ms if state.expected_ms is None else state.expected_ms
+            else:
+                place = self._by_time(state, self._lost(state, chunk, timed=True), timestamp_ms - state.expected_ms)
+            if place.repeated:
+                state.repeats += 1
+                if state.repeats <= _LONGEST_REPLAY:
+                    return place
+                place = _BROKEN
+                if timed:
+                    state.blind = True
+                else:
+                    state.numberless = True
+        if chunk is not None:
+            if self._chunk is not None and chunk > self._chunk:
+                self._skipped += chunk - self._chunk - 1
+            state.chunk = self._chunk = chunk
+            state.skipped = self._skipped
+        state.fresh = False
+        state.repeats = 0
+        state.frame = samples
+        state.end += place.missing + samples
+        if state.expected_ms is not None:
+            state.expected_ms += (place.missing + samples) * 1000 / self._rate
+        return place
+
+    def _begin(self, samples: int, timestamp_ms: int | None) -> Place:
+        """Set a track that begins beside one that runs where its timestamp says, or beside the last frame of it."""
+        other = next(iter(self._tracks.values()), None)
+        if other is None:
+            return Place(begin=0)
+        if timestamp_ms is not None and other.expected_ms is not None:
+            ahead_ms = timestamp_ms - other.expected_ms
+            if abs(ahead_ms) <= LONGEST_GAP_MS:
+                return Place(begin=other.end + round(ahead_ms * self._rate / 1000))
+        return Place(begin=other.end - samples, broken=timestamp_ms is not None)
+
+    def _lost(self, state: _Track, chunk: int | None, timed: bool) -> int | None:
+        """Return how many frames of the track the numbers say are missing: -1 if they go back, None if unknown."""
+        if chunk is None or state.chunk is None or self._chunk is None or state.numberless:
+            return None
+        own, whole = chunk - state.chunk, chunk - self._chunk
+        if len(self._tracks) == 1:
+            return max(own - 1, -1)
+        if (own == 1) != (whole == 1):
+            self._evidence = max(-_CERTAIN, min(_CERTAIN, self._evidence + (1 if whole == 1 else -1)))
+        if self._evidence <= 0:
+            return max(own - 1, -1)
+        if whole <= 0:
+            return -1
+        if self._skipped + whole - 1 == state.skipped:
+            return 0
+        # Numbers are missing on the socket, and nobody says of which track: the timestamps know.  Without them the
+        # tracks are taken to alternate.
+        return None if timed else max(round(own / len(self._tracks)) - 1, 0)
+
+    def _by_chunk(self, state: _Track, lost: int | None) -> Place:
+        if lost is None or lost == 0:
+            return IN_ORDER
+        if lost < 0:
+            return _REPEATED
+        missing = lost * state.frame
+        if missing * 1000 > LONGEST_GAP_MS * self._rate:
+            return _BROKEN
+        return Place(missing, "reconnect" if state.fresh else "gap")
+
+    def _by_time(self, state: _Track, lost: int | None, late_ms: float) -> Place:
+        assert state.expected_ms is not None
+        frame_ms = state.frame * 1000 / self._rate
+        slack_ms = GAP_FRAMES * frame_ms
+        if lost == 0 and -PAUSE_MS < late_ms < PAUSE_MS:  # nearly every frame
+            state.expected_ms += late_ms * _FOLLOW
+            return IN_ORDER
+        new = lost is not None and lost >= 0
+        if not new and -REPLAY_MS <= late_ms <= -slack_ms:
+            return _REPEATED
+        if late_ms > LONGEST_GAP_MS or late_ms < -REPLAY_MS or (new and late_ms <= -PAUSE_MS):
+            state.expected_ms += late_ms
+            return _BROKEN
+        if late_ms < slack_ms:
+            state.expected_ms += late_ms * _FOLLOW
+            return IN_ORDER
+        frames = lost if lost and abs(late_ms - lost * frame_ms) < slack_ms else round(late_ms / frame_ms)
+        near = GAP_FRAMES if frames == lost else _WHOLE_FRAMES
+        whole = abs(late_ms - frames * frame_ms) <= near * frame_ms
+        missing = frames * state.frame if whole else round(late_ms * self._rate / 1000)
+        state.expected_ms += (late_ms - missing * 1000 / self._rate) * _FOLLOW
+        return Place(missing, "reconnect" if state.fresh else "gap")

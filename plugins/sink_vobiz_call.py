@@ -1,0 +1,365 @@
+"""A simulated carrier: plays a stream to a Media Streams server as Vobiz would.
+
+It opens the WebSocket, says ``start``, sends frames of exactly 20 ms with the carrier's stamps, and closes.  With the
+source ``file`` before it, it makes test calls; behind any source it hands a call on to another server.
+
+The stamps follow the audio, not the clock on the wall: a frame's ``timestamp`` is its position, counted from the moment
+this process began.  A call that is opened again after a failure therefore goes on with the same clock, as a carrier's
+second socket does, and the receiver can measure what is missing.
+
+Messages from the app are obeyed as far as a carrier without a telephone can:
+
+    playAudio    counted
+    checkpoint   answered with playedStream
+    clearAudio   answered with clearedAudio
+    stop         the call is over: the sink fails with the code ``stopped``
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import anyio
+from msgspec import Meta
+
+from mediaflow import (
+    AudioFormat,
+    AudioFrame,
+    Dtmf,
+    FormatError,
+    Item,
+    Register,
+    Secret,
+    Sink,
+    SinkError,
+    Stream,
+    WireError,
+    Writer,
+    dsp,
+    envelope,
+    hookimpl,
+    websocket,
+)
+from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
+
+FRAME_MS = 20
+
+LEAD_MS = 200
+"""How far one track may run ahead of the other before it is sent out of the order of time."""
+
+CONFIRM_S = 1.0
+"""How often a ping asks how far the peer has read."""
+
+FINISH_S = 30.0
+"""How long the peer may take to read the last audio."""
+
+_EPOCH_MS = time.time_ns() // 1_000_000
+
+_FORMATS = {
+    "audio/x-mulaw;rate=8000": AudioFormat("mulaw", 8000),
+    "audio/x-l16;rate=8000": AudioFormat("s16le", 8000),
+    "audio/x-l16;rate=16000": AudioFormat("s16le", 16000),
+}
+
+
+class VobizCall(Sink, frozen=True, kw_only=True):
+    """Play the stream as a call to a Media Streams server, in the place of the carrier.
+
+    One or two tracks; a joined one is sent as ``inbound``.  ``flat`` is the shape of the carrier's older documents.
+    """
+
+    url: Annotated[Secret, Meta(description="ws:// or wss:// address of the server, with its secret")]
+    shape: Annotated[Literal["nested", "flat"], Meta(description="of the messages; nested is on the wire today")] = (
+        "nested"
+    )
+    content_type: Annotated[
+        Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"],
+        Meta(description="what the call carries; the stream must have this format"),
+    ] = "audio/x-mulaw;rate=8000"
+    byte_order: Annotated[Literal["little", "big"], Meta(description="of audio/x-l16")] = "little"
+    end: Annotated[Literal["close", "stop"], Meta(description="close only, as on today's wire, or say stop first")] = (
+        "close"
+    )
+
+    def check(self) -> None:
+        parts = urlsplit(self.url.reveal())
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError("url is not a ws:// or wss:// address with a host")
+
+    def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
+        wanted = _FORMATS[self.content_type]
+        if format != wanted:
+            raise FormatError(
+                f"content_type {self.content_type} takes {wanted}, not {format}", _missing_step(format, wanted)
+            )
+        if len(tracks) > 1 and set(tracks) != set(envelope.TRACKS):
+            raise FormatError(
+                f"takes one track, or inbound and outbound, not {' and '.join(tracks)}", "add `- use: mix` before it"
+            )
+
+    @asynccontextmanager
+    async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
+        self.check_format(format, tracks)
+        failure: Exception | None = None
+        try:
+            async with websocket.connect(self.url.reveal()) as socket:
+                writer = _Caller(self, socket, stream, format, tracks)
+                await writer.start()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(writer.listen)
+                    tasks.start_soon(writer.confirm)
+                    try:
+                        yield writer
+                        await writer.finish()
+                    except Exception as error:  # raised outside, where the task group cannot wrap it
+                        failure = error
+                    tasks.cancel_scope.cancel()
+                if failure is not None:
+                    raise failure
+        except Refused as error:
+            raise SinkError("refused", str(error)) from None
+        except Unreachable as error:
+            raise SinkError("unreachable", str(error)) from None
+        except Closed as error:
+            raise _hung_up(error) from None
+
+
+def _missing_step(format: AudioFormat, wanted: AudioFormat) -> str:
+    if format.channels != wanted.channels:
+        return "add `- use: mix` before it"
+    if format.sample_rate != wanted.sample_rate:
+        return f"add `- use: resample` with `rate: {wanted.sample_rate}` before it"
+    step = f"{wanted.encoding}_encode" if format.encoding == "s16le" else f"{format.encoding}_decode"
+    return f"add `- use: {step}` before it"
+
+
+def _hung_up(closed: Closed) -> SinkError:
+    return SinkError(f"closed-{closed.code}", f"the server ended the call: {closed}")
+
+
+class _Track:
+    """What is left of a track's audio between two frames, and how far the track has come."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.data = bytearray()
+        self.position: int | None = None  # of the next sample to send, None until there was one
+        self.chunk = 0
+        self.sent = 0  # samples, in all
+        self.read = 0  # of those, what the peer is known to have read
+        self.known = 0  # of those, what is counted as delivered
+
+
+class _Message(NamedTuple):
+    text: str
+    track: _Track | None = None
+    samples: int = 0
+
+
+class _Caller(Writer):
+    def __init__(
+        self, sink: VobizCall, socket: WebSocket, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]
+    ) -> None:
+        self._sink, self._socket, self._stream, self._format = sink, socket, stream, format
+        self._stream_id = str(uuid.uuid4())
+        self._frame = format.sample_rate * FRAME_MS // 1000
+        self._lead = format.sample_rate * LEAD_MS // 1000
+        names = tracks if len(tracks) > 1 or tracks[0] in envelope.TRACKS else ("inbound",)
+        self._tracks = {track: _Track(name) for track, name in zip(tracks, names, strict=True)}
+        self._sequence = 0
+        self._outbox: deque[_Message] = deque()
+        self._written: deque[tuple[_Track, int]] = deque()  # runs of samples not known to be read, as they were written
+        self._delivered = 0
+        self._failure: SinkError | None = None
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def delivered(self) -> int:
+        return self._delivered
+
+    @property
+    def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {"stream_id": self._stream_id, "messages": self._sequence, **self._counts}
+
+    def write_nowait(self, item: Item) -> bool:
+        if self._failure is not None:
+            raise self._failure
+        if not self._send_nowait():
+            return False
+        self._accept(item)
+        self._send_nowait()  # what it refuses goes before the next item, or at the end
+        return True
+
+    async def write(self, item: Item) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._accept(item)
+        try:
+            await self._send()
+        except Closed as closed:
+            raise _hung_up(closed) from None
+
+    # The ways of the call, in the order they are gone.
+
+    async def start(self) -> None:
+        """Introduce the call."""
+        names = tuple(track.name for track in self._tracks.values())
+        metadata = self._stream.metadata
+        account = metadata.get("account_id", "mediaflow")
+        await self._socket.send(
+            envelope.build_start(
+                self._stream.id, self._stream_id, account, self._format, names, metadata, self._sink.shape
+            )
+        )
+
+    async def listen(self) -> None:
+        """Obey the app until it closes."""
+        try:
+            while True:
+                await self._obey(await self._socket.recv())
+        except Closed as closed:
+            if self._failure is None:
+                self._failure = _hung_up(closed)
+
+    async def confirm(self) -> None:
+        """Ask every so often how far the peer has read."""
+        try:
+            while True:
+                await anyio.sleep(CONFIRM_S)
+                if any(track.sent > track.read for track in self._tracks.values()):
+                    await self._confirm()
+        except Closed:
+            pass  # ``listen`` has heard it too
+
+    async def finish(self) -> None:
+        """Send the rest, wait until it is read, and hang up."""
+        if self._failure is not None:
+            raise self._failure
+        self._merge(last=True)
+        try:
+            with anyio.fail_after(FINISH_S):
+                await self._send()
+                await self._confirm()
+        except TimeoutError:
+            raise SinkError("timeout", f"the server did not read the last audio within {FINISH_S:g} s") from None
+        with suppress(Closed):  # the server holds everything: it may hang up first
+            if self._sink.end == "stop":
+                await self._socket.send(envelope.build_stop(self._stream_id, "call_ended"))
+            await self._socket.close()
+
+    # Audio out.
+
+    def _accept(self, item: Item) -> None:
+        if isinstance(item, AudioFrame):
+            track = self._tracks[item.track]
+            if track.position is None or item.position != track.position + len(track.data) // self._format.sample_bytes:
+                self._cut(track, len(track.data))  # audio was left out before this frame: the stamps must show it
+                track.position = item.position
+            track.data += item.data
+            self._written.append((track, item.sample_count))
+            self._merge()
+        elif isinstance(item, Dtmf):
+            self._sequence += 1
+            track = self._tracks.get(item.track, next(iter(self._tracks.values())))
+            self._outbox.append(_Message(envelope.build_dtmf(self._stream_id, self._sequence, item.digit, track.name)))
+
+    def _merge(self, last: bool = False) -> None:
+        """Cut frames off the tracks in the order of time."""
+        size = self._frame * self._format.sample_bytes
+        while ready := [track for track in self._tracks.values() if len(track.data) >= (1 if last else size)]:
+            first = min(ready, key=lambda track: track.position or 0)
+            if not last and len(first.data) < self._lead * self._format.sample_bytes and self._may_precede(first):
+                return
+            self._cut(first, size)
+
+    def _may_precede(self, first: _Track) -> bool:
+        """Return True if another track may still bring audio from before ``first``."""
+        at = first.position or 0
+        return any(
+            track.position is None or track.position < at for track in self._tracks.values() if track is not first
+        )
+
+    def _cut(self, track: _Track, size: int) -> None:
+        payload = bytes(track.data[:size])
+        if not payload or track.position is None:
+            return
+        del track.data[:size]
+        samples = self._format.sample_count(payload)
+        timestamp_ms = _EPOCH_MS + round(track.position * 1000 / self._format.sample_rate)
+        if self._sink.byte_order == "big" and self._format.encoding == "s16le":
+            payload = dsp.swap_bytes(payload)
+        track.position += samples
+        track.chunk += 1
+        self._sequence += 1
+        if self._sink.shape == "nested":
+            text = envelope.build_media(self._stream_id, self._sequence, track.name, track.chunk, timestamp_ms, payload)
+        else:
+            name = track.name if len(self._tracks) > 1 else None
+            text = envelope.build_flat_media(self._stream_id, self._format, timestamp_ms, payload, name)
+        self._outbox.append(_Message(text, track, samples))
+
+    def _send_nowait(self) -> bool:
+        while self._outbox:
+            if not self._socket.send_nowait(self._outbox[0].text):
+                return False
+            self._sent()
+        return True
+
+    async def _send(self) -> None:
+        while self._outbox:
+            await self._socket.send(self._outbox[0].text)
+            self._sent()
+
+    def _sent(self) -> None:
+        message = self._outbox.popleft()
+        if message.track is not None:
+            message.track.sent += message.samples
+
+    async def _confirm(self) -> None:
+        mark = [(track, track.sent) for track in self._tracks.values()]
+        await self._socket.ping()
+        for track, sent in mark:
+            track.read = max(track.read, sent)
+        while self._written:
+            track, samples = self._written.popleft()
+            now_known = min(samples, track.read - track.known)
+            track.known += now_known
+            self._delivered += now_known
+            if now_known < samples:
+                self._written.appendleft((track, samples - now_known))
+                return
+
+    # The app's messages.
+
+    async def _obey(self, text: str | bytes) -> None:
+        try:
+            message = envelope.parse(text)
+        except WireError as error:
+            self._counts[error.code] += 1
+            return
+        if isinstance(message, envelope.PlayAudio):
+            self._counts["play_audio"] += 1
+            self._counts["play_audio_bytes"] += len(message.payload)
+        elif isinstance(message, envelope.Checkpoint):
+            self._counts["checkpoint"] += 1
+            await self._socket.send(envelope.build_played(self._stream_id, message.name))
+        elif isinstance(message, envelope.ClearAudio):
+            self._counts["clear_audio"] += 1
+            await self._socket.send(envelope.build_cleared(self._stream_id))
+        elif isinstance(message, envelope.Stop):
+            self._counts["stop"] += 1
+            if self._failure is None:
+                self._failure = SinkError("stopped", "the server asked the carrier to end the stream")
+        else:
+            self._counts["unknown_event"] += 1
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("vobiz_call", VobizCall)
