@@ -89,7 +89,7 @@ async def started(name: str, eka_port: int) -> AsyncIterator[Server]:
             command, pattern, path = ["mediaflow", "run", str(file)], r"listens at ws://[^:]+:(\d+)", "/vobiz"
         else:
             command, pattern, path = ["benchmarks.reference_bridge", str(eka_port)], r"(\d+)", "/"
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 (only starting it; what follows is waited for elsewhere)
             ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", *command],
             stdout=subprocess.PIPE,
             stderr=None if "-v" in sys.argv else subprocess.DEVNULL,

@@ -93,8 +93,8 @@ def g711_rows() -> Iterator[Row]:
             ("alaw", dsp.alaw_decode, dsp.alaw_encode, audioop.alaw2lin, audioop.lin2alaw),
         ):
             codes = [encode(frame) for frame in pcm]
-            to_pcm: Call = lambda data, call=peer_decode: call(data, 2)  # noqa: E731
-            to_codes: Call = lambda data, call=peer_encode: call(data, 2)  # noqa: E731
+            to_pcm: Call = lambda data, call=peer_decode: call(data, 2)  # type: ignore[misc]  # noqa: E731
+            to_codes: Call = lambda data, call=peer_encode: call(data, 2)  # type: ignore[misc]  # noqa: E731
             yield Row(f"{law}_decode {count}", decode, "audioop", to_pcm, codes, codes)
             yield Row(f"{law}_encode {count}", encode, "audioop", to_codes, pcm, pcm)
 
@@ -109,7 +109,7 @@ def resample_rows() -> Iterator[Row]:
             pcm = frames(int(rate_in * seconds))
             arrays = [np.frombuffer(frame, np.int16) for frame in pcm]
             for quality in ("fast", "strict"):
-                ours = dsp.Resampler(rate_in, rate_out, quality)  # type: ignore[arg-type]
+                ours = dsp.Resampler(rate_in, rate_out, quality)
                 peer = soxr.ResampleStream(rate_in, rate_out, 1, dtype="int16", quality="HQ")
                 title = f"resample {rate_in}-{rate_out} {quality} {name}"
                 yield Row(title, ours.process, "soxr HQ", peer.resample_chunk, pcm, arrays)

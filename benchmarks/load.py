@@ -14,6 +14,7 @@ import resource
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 
 from . import frames
 
@@ -60,7 +61,7 @@ class Harness:
         for index in range(number):
             call = Call(f"c{number}-{index}", index % frames.VOICES, self.frames)
             self.calls[call.id] = call
-            _, carrier = await loop.create_connection(lambda call=call: _Carrier(call, path), "127.0.0.1", port)
+            _, carrier = await loop.create_connection(partial(_Carrier, call, path), "127.0.0.1", port)
             carriers.append(carrier)
         # Opening is not what is measured: begin when every call is through to EkaScribe.
         for carrier in carriers:

@@ -1,54 +1,36 @@
-"""A pipeline file becomes components, or a list of everything that is wrong with it.
+"""A pipeline file becomes components, or a list of everything that is wrong with it::
 
-The file is YAML, read in four steps::
+    text → values with their places, ${ENV} put in → components
+           `mediaflow.document`                      here
 
-    text → nodes with marks → plain values, ${ENV} put in → components
-
-``yaml.compose`` keeps the marks, so every problem has its line and column.  Scalars follow the rules of YAML 1.2's core
-schema (``no`` and ``8:30`` are strings, ``012`` is twelve), because YAML 1.1 has surprised everybody.  Environment
-values go in after parsing and only into values: no value can change the structure of the file.  A component's fields
-are its options, so the struct itself says what is allowed; fields are converted one by one, so that all mistakes are
-reported at once.
-
-    ${NAME}             the environment's NAME; an error if it is not set
-    ${NAME:-default}    the default if NAME is not set or empty
-    $${                 a literal ${
+A component's fields are its options, so the struct itself says what is allowed; fields are converted one by one, so
+that all mistakes are reported at once.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import yaml
 
-from .component import Component, Joiner, Secret, Sink, Source, Transform
+from .component import Component, Joiner, Sink, Source, Transform
+from .document import Document, Place as Place
 from .errors import ConfigError, Problem
-from .path_template import PathTemplate
-from .plugins import Kind, Plugins
+from .plugins import Found, Kind, Plugins
+from .schema import Settings, Spec, describe, options
 
-Place = tuple[str | int, ...]
-"""Where a value stands in the file: ``("sinks", 0, "path")``."""
-
-TOP = ("source", "transforms", "sinks", "state", "drain_s")
-
-_ENV = re.compile(r"\$(?:\$\{|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))")
-_INT = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_WORDS: dict[str, Any] = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None,
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
-}  # fmt: skip
-_PATH = re.compile(r" - at `(?:\$|key in \$)(.*)`$")
-_PATH_PART = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+)\]")
+_PATH = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
+_PATH_PART = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+_YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 
 
-class Pipeline(msgspec.Struct, frozen=True):
+class Pipeline(Settings, frozen=True, kw_only=True):
     """A pipeline as its file says it."""
 
     file: str
@@ -57,8 +39,6 @@ class Pipeline(msgspec.Struct, frozen=True):
     sinks: tuple[Sink, ...]
     names: Mapping[Place, str]
     marks: Mapping[Place, tuple[int, int]]
-    state: str = "mediaflow-data"
-    drain_s: float = 30.0
 
     @property
     def name(self) -> str:
@@ -81,158 +61,49 @@ def spell(place: Place) -> str:
 
 def load(file: str, plugins: Plugins, env: Mapping[str, str] | None = None) -> Pipeline:
     """Read the pipeline in ``file``; raise ``ConfigError`` with every problem found."""
-    reader = _Reader(file, os.environ if env is None else env)
-    tree = reader.read()
-    builder = _Builder(reader, plugins)
-    pipeline = builder.build(tree)
-    if reader.problems or pipeline is None:
-        raise ConfigError(reader.problems)
+    document = Document(file, os.environ if env is None else env)
+    pipeline = _Builder(document, plugins).build()
+    if document.problems or pipeline is None:
+        raise ConfigError(document.problems)
     return pipeline
-
-
-class _Reader:
-    """From the text to plain values, with a mark for every place."""
-
-    def __init__(self, file: str, env: Mapping[str, str]) -> None:
-        self.file, self.env = file, env
-        self.problems: list[Problem] = []
-        self.marks: dict[Place, tuple[int, int]] = {(): (1, 1)}
-        self.from_env: set[Place] = set()
-        self._seen: set[int] = set()
-
-    def report(self, place: Place, code: str, text: str, hint: str = "") -> None:
-        while place not in self.marks:
-            place = place[:-1]
-        self.problems.append(Problem(self.file, *self.marks[place], code, text, hint))
-
-    def read(self) -> Any:
-        try:
-            text = Path(self.file).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError([self._at_start("unreadable", f"cannot be read: {error.strerror}")]) from None
-        except UnicodeDecodeError as error:
-            raise ConfigError([self._at_start("unreadable", f"is not UTF-8: byte {error.start}")]) from None
-        try:
-            node = yaml.compose(text, yaml.CSafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            what = ", ".join(part for part in (error.context, error.problem) if part)
-            raise ConfigError([Problem(self.file, *place, "yaml", what or "is not YAML")]) from None
-        except yaml.YAMLError as error:
-            raise ConfigError([self._at_start("yaml", str(error).splitlines()[0])]) from None
-        if node is None:
-            raise ConfigError([self._at_start("yaml", "the file is empty; a pipeline has a source and sinks")])
-        return self._value(node, ())
-
-    def _at_start(self, code: str, text: str) -> Problem:
-        return Problem(self.file, 1, 1, code, text)
-
-    def _value(self, node: yaml.Node, place: Place) -> Any:
-        self.marks[place] = (node.start_mark.line + 1, node.start_mark.column + 1)
-        if id(node) in self._seen:
-            self.report(place, "alias", "anchors and aliases are not read", "write the value out")
-            return None
-        if not isinstance(node, yaml.ScalarNode):
-            self._seen.add(id(node))
-        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-            self.report(place, "tag", f"the tag {node.tag} is not known here", "leave it out")
-            return None
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, place)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(item, (*place, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        text = self._expand(node.value, place)
-        if place in self.from_env or node.style in ("'", '"', "|", ">"):
-            return text
-        return _scalar(text)
-
-    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(Problem(self.file, *mark, "bad-key", "a key must be a plain word"))
-                continue
-            key = key_node.value
-            if key in values:
-                first = self.marks[(*place, key, "key")][0]
-                self.problems.append(
-                    Problem(
-                        self.file, *mark, "duplicate-key", f"{key} stands here a second time; first on line {first}"
-                    )
-                )
-                continue
-            values[key] = self._value(value_node, (*place, key))
-            self.marks[(*place, key, "key")] = mark
-        return values
-
-    def _expand(self, text: str, place: Place) -> str:
-        def put(match: re.Match[str]) -> str:
-            name = match["name"]
-            if name is None:
-                if match["bad"]:
-                    self.report(place, "env-syntax", f"cannot read {text[match.start():match.start() + 12]!r}",
-                                "write ${NAME}, ${NAME:-default}, or $${ for a literal ${")  # fmt: skip
-                return "${"
-            self.from_env.add(place)
-            value = self.env.get(name, "")
-            if value or (name in self.env and match["default"] is None):
-                return value
-            if match["default"] is None:
-                self.report(place, "env-unset", f"{name} is not set in the environment",
-                            f"export {name}=…, or give a default: ${{{name}:-…}}")  # fmt: skip
-                return ""
-            return match["default"]
-
-        return _ENV.sub(put, text)
-
-
-def _scalar(text: str) -> Any:
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return text
 
 
 class _Builder:
     """From plain values to components."""
 
-    def __init__(self, reader: _Reader, plugins: Plugins) -> None:
-        self.reader, self.plugins = reader, plugins
-        self.names: dict[Place, str] = {}
+    def __init__(self, document: Document, plugins: Plugins) -> None:
+        self._document, self._plugins = document, plugins
+        self._report = document.report
+        self._names: dict[Place, str] = {}
 
-    def build(self, tree: Any) -> Pipeline | None:
-        report = self.reader.report
-        if not isinstance(tree, dict):
-            report((), "bad-type", f"a pipeline is a mapping with source and sinks, not {_kind_of(tree)}")
+    def build(self) -> Pipeline | None:
+        tree = self._document.tree
+        if () in self._document.unreadable:
             return None
-        self._unknown_keys((), tree, TOP)
+        if not isinstance(tree, dict):
+            self._report((), "bad-type", f"a pipeline is a mapping with source and sinks, not {_found(tree)}")
+            return None
+        specs = options(Settings)
+        self._unknown_keys((), tree, ("source", "transforms", "sinks", *specs), "a pipeline")
         for key in ("source", "sinks"):
-            if tree.get(key) is None:
-                report((key,), "missing", f"the pipeline has no {key}", f"add `{key}:`")
+            if tree.get(key) is None and (key,) not in self._document.unreadable:
+                self._report((key,), "missing", f"the pipeline has no {key}", f"add `{key}:`")
         source = None if tree.get("source") is None else self._component(("source",), tree["source"], "source")
         transforms = self._list("transforms", tree.get("transforms"), "transform")
         sinks = self._list("sinks", tree.get("sinks"), "sink")
         if tree.get("sinks") == []:
-            report(("sinks",), "missing", "the pipeline has no sink", "add `- use: disk`")
-        state = self._field((), "state", str, tree.get("state", "mediaflow-data"))
-        drain = self._field((), "drain_s", float, tree.get("drain_s", 30.0))
-        if self.reader.problems:
+            self._report(("sinks",), "missing", "the pipeline has no sink", "add `- use: disk`")
+        settings = self._options((), tree, Settings, specs)
+        if self._document.problems:
             return None
         return Pipeline(
-            self.reader.file,
-            cast("Source", source),
-            cast("tuple[Transform | Joiner, ...]", tuple(transforms)),
-            cast("tuple[Sink, ...]", tuple(sinks)),
-            self.names,
-            {place: mark for place, mark in self.reader.marks.items() if place in self.names},
-            state,
-            drain,
+            file=self._document.file,
+            source=cast("Source", source),
+            transforms=cast("tuple[Transform | Joiner, ...]", tuple(transforms)),
+            sinks=cast("tuple[Sink, ...]", tuple(sinks)),
+            names=self._names,
+            marks={place: self._document.marks[place] for place in self._names},
+            **settings,
         )
 
     def _list(self, key: str, value: Any, kind: Kind) -> list[Component | None]:
@@ -240,110 +111,172 @@ class _Builder:
             return []
         if not isinstance(value, list):
             hint = f"begin each with a dash: `- use: …` under `{key}:`"
-            self.reader.report((key,), "bad-type", f"{key} is a list, not {_kind_of(value)}", hint)
+            self._report((key,), "bad-type", f"{key} is a list, not {_found(value)}", hint)
             return []
         return [self._component((key, index), item, kind) for index, item in enumerate(value)]
 
     def _component(self, place: Place, value: Any, kind: Kind) -> Component | None:
-        report = self.reader.report
+        if place in self._document.unreadable:
+            return None
         if not isinstance(value, dict):
-            report(place, "bad-type", f"{spell(place)} is a mapping with `use: …`, not {_kind_of(value)}")
+            known = isinstance(value, str) and value in self._plugins.components
+            hint = f"write `use: {value}`" if known else ""
+            self._report(place, "bad-type", f"{spell(place)} is a mapping with `use: …`, not {_found(value)}", hint)
             return None
-        options = dict(value)
-        name = options.pop("use", None)
-        if not isinstance(name, str):
-            report(place, "missing", f"{spell(place)} does not say which {kind} to use", "add `use: …`")
+        found = self._find(place, value, kind)
+        if found is None:
             return None
-        found = self.plugins.components.get(name)
-        if found is None or found.kind != kind:
-            report((*place, "use"), "unknown-component", *self._unknown_component(name, kind))
-            return None
-        self.names[place] = name
-        before = len(self.reader.problems)
-        fields = {field.encode_name: field for field in msgspec.structs.fields(found.component)}
-        self._unknown_keys(place, options, tuple(fields), name)
-        values: dict[str, Any] = {}
-        for key, field in fields.items():
-            if key in options:
-                values[field.name] = self._field(place, key, field.type, options[key])
-            elif field.required:
-                report(place, "missing", f"{name} needs the option {key}", f"add `{key}: …`")
-        if len(self.reader.problems) > before:
+        self._names[place] = found.name
+        before = len(self._document.problems)
+        given = {key: each for key, each in value.items() if key != "use"}
+        self._unknown_keys(place, given, tuple(found.options), found.name)
+        for key, spec in found.options.items():
+            if "default" not in spec and key not in given:
+                self._report(place, "missing", f"{found.name} needs the option {key}", f"add `{key}: …`")
+        values = self._options(place, given, found.component, found.options)
+        if len(self._document.problems) > before or self._is_unreadable(place):
             return None
         try:
             component = found.component(**values)
             component.check()
-        except (ValueError, TypeError) as error:
-            report(place, "bad-value", f"{spell(place)} {name}: {error}")
-            return None
-        return component
+        except ValueError as error:
+            self._report(place, "bad-value", f"{spell(place)} {found.name}: {error}")
+        except Exception as error:  # a stranger's fault must not hide what else is wrong
+            text = f"{spell(place)} {found.name}: its check broke: {type(error).__name__}: {error}"
+            self._report(place, "broken", text, f"this is a fault of the plugin {found.plugin}")
+        else:
+            return component
+        return None
 
-    def _unknown_component(self, name: str, kind: Kind) -> tuple[str, str]:
-        found = self.plugins.components.get(name)
+    def _find(self, place: Place, value: dict[str, Any], kind: Kind) -> Found | None:
+        """Return the component that is to be used; report if there is none."""
+        if (*place, "use") in self._document.unreadable:
+            return None
+        name = value.get("use")
+        if name is None:
+            beside = next((key for key in value if key in self._plugins.components), None)
+            hint = f"write `use: {beside}`, and its options beside it" if beside else "add `use: …`"
+            self._report(place, "missing", f"{spell(place)} does not say which {kind} to use", hint)
+            return None
+        if not isinstance(name, str):
+            self._report((*place, "use"), "bad-type", f"use takes the name of a {kind}, not {_found(name)}")
+            return None
+        found = self._plugins.components.get(name)
+        if found is None or found.kind != kind:
+            self._report((*place, "use"), "unknown-component", *self._unknown_component(name, found, kind))
+            return None
+        return found
+
+    def _unknown_component(self, name: str, found: Found | None, kind: Kind) -> tuple[str, str]:
         if found is not None:
             section = "source" if found.kind == "source" else f"{found.kind}s"
             return f"{name} is a {found.kind}, not a {kind}", f"it belongs under `{section}:`"
-        names = [each.name for each in self.plugins.components.values() if each.kind == kind]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names))}"
-        broken = [f"{plugin} did not load: {why}" for plugin, why in self.plugins.broken.items()]
-        return f"there is no {kind} {name!r}", "; ".join([hint, *broken])
+        names = [each.name for each in self._plugins.components.values() if each.kind == kind]
+        broken = [f"{plugin} did not load: {why}" for plugin, why in self._plugins.broken.items()]
+        return f"there is no {kind} {name!r}", "; ".join([_nearest(name, names), *broken])
 
-    def _unknown_keys(
-        self, place: Place, options: Mapping[str, Any], known: Sequence[str], owner: str = "a pipeline"
-    ) -> None:
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
-                self.reader.report((*place, key, "key"), "unknown-key", f"{owner} has no option {key}", hint)
+    def _unknown_keys(self, place: Place, given: Iterable[str], known: Iterable[str], owner: str) -> None:
+        for key in set(given).difference(known):
+            self._document.report_key(
+                (*place, key), "unknown-key", f"{owner} has no option {key}", _nearest(key, known)
+            )
 
-    def _field(self, place: Place, key: str, type_: Any, value: Any) -> Any:
-        here = (*place, key)
-        from_env = any(each[: len(here)] == here for each in self.reader.from_env)
-        try:
-            # A value from the environment is always a string: "8000" must do where a number is wanted.
-            return msgspec.convert(value, type_, strict=not from_env, dec_hook=_decode)
-        except msgspec.ValidationError as error:
-            text, path = _take_path(str(error))
-            shown = "" if from_env or "Secret" in str(type_) else f", found {_short(_follow(value, path))}"
-            text = f"{spell((*here, *path))}: {text[0].lower()}{text[1:]}{shown}"
-            hint = "the value comes from the environment" if from_env else ""
-            self.reader.report((*here, *path), "bad-value", text, hint)
+    def _options(
+        self, place: Place, given: Mapping[str, Any], struct: type[msgspec.Struct], specs: Mapping[str, Spec]
+    ) -> dict[str, Any]:
+        """Convert those of ``given`` that are options of ``struct``."""
+        return {
+            field.name: self._option((*place, field.encode_name), field.type, specs[field.encode_name], value)
+            for field in msgspec.structs.fields(struct)
+            for value in ([given[field.encode_name]] if field.encode_name in given else [])
+        }
+
+    def _option(self, here: Place, type_: Any, spec: Spec, value: Any) -> Any:
+        if self._is_unreadable(here):
             return None
+        given = self._document.below(here)
+        try:
+            # What ${…} gives is always text: "8000" must do where a number is wanted.
+            result = msgspec.convert(value, type_, strict=given is None, dec_hook=_decode)
+            if isinstance(result, float) and not math.isfinite(result):
+                raise msgspec.ValidationError("Expected a finite number")
+        except msgspec.ValidationError as error:
+            path, text, found, hint = _explain(str(error), spec, value)
+            if given is not None:
+                hint = f"the value comes from {' and '.join(f'${{{name}}}' for name in given)}" if given else ""
+            if found and not given and "Secret" not in str(type_):
+                text = f"{text}, found {found}"
+            self._report((*here, *path), "bad-value", f"{spell((*here, *path))}: {text}", hint)
+            return None
+        return result
+
+    def _is_unreadable(self, place: Place) -> bool:
+        return any(each[: len(place)] == place for each in self._document.unreadable)
 
 
 def _decode(type_: type, value: Any) -> Any:
-    if type_ in (Secret, PathTemplate):
-        if not isinstance(value, str):
-            raise ValueError(f"Expected `str`, got `{type(value).__name__}`; put it in quotes")
-        return type_(value)
-    raise NotImplementedError(f"options of type {type_} cannot be read from YAML")
+    if not isinstance(value, str):
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    return type_(value)
 
 
-def _take_path(message: str) -> tuple[str, Place]:
-    """Split msgspec's `` - at `$.a[0]` `` off a message."""
+def _explain(message: str, spec: Spec, value: Any) -> tuple[Place, str, str, str]:
+    """Put msgspec's words about ``value`` into ours: where in it, what is expected, what was found, and the fix."""
+    path: list[str | int] = []
+    definitions = spec.get("$defs", {})
     match = _PATH.search(message)
-    if match is None:
-        return message, ()
-    parts = [name or int(index) for name, index in _PATH_PART.findall(match[1])]
-    return message[: match.start()], tuple(parts)
+    for name, index in _PATH_PART.findall(match[1]) if match else ():
+        if index == "...":  # some value of a mapping, and msgspec does not say which
+            return tuple(path), f"expected {describe(spec)}", "", ""
+        path.append(name or int(index))
+        spec, value = _inside(spec, path[-1], definitions), value[path[-1]]
+    text = message[: match.start()] if match else message
+    if text.startswith(("Expected", "Invalid enum")):
+        return tuple(path), f"expected {describe(spec)}", _found(value), _hint(spec, value)
+    text = text.replace("Object contains unknown field", "has no option")
+    text = text.replace("Object missing required field", "needs the option")
+    return tuple(path), text, "", ""
 
 
-def _follow(value: Any, path: Place) -> Any:
-    for part in path:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return value
+def _inside(spec: Spec, part: str | int, definitions: dict[str, Spec]) -> Spec:
+    """Return the schema of what stands at ``part`` of a value of ``spec``."""
+    for each in spec.get("anyOf", [spec]):
+        found = definitions[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+        inner = found.get("items") if isinstance(part, int) else found.get("properties", {}).get(part)
+        if inner is not None:
+            return dict(inner)
+    return {}
 
 
-def _short(value: Any) -> str:
+def _found(value: Any) -> str:
+    """Show a value from the file, if it is short, and say what it is."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _kind_of(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
-    return names.get(type(value), "nothing")
+def _nearest(word: Any, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(str(word), names, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+
+
+def _hint(spec: Spec, value: Any) -> str:
+    """Say how ``value`` is made right, where that can be guessed."""
+    kinds = {each.get("type") for each in spec.get("anyOf", [spec])}
+    if "string" in kinds and isinstance(value, int | float):
+        return "put it in quotes"
+    if "string" in kinds and isinstance(value, dict):
+        return "put a value that begins with { in quotes"
+    if isinstance(value, str):
+        if "boolean" in kinds and value.lower() in _YAML_1_1_BOOLEANS:
+            return "write true or false"
+        if kinds & {"integer", "number"} and value.replace(".", "", 1).lstrip("+-").isdecimal():
+            return "take it out of the quotes"
+        words = [word for each in spec.get("anyOf", [spec]) for word in each.get("enum", ())]
+        near = difflib.get_close_matches(value, map(str, words), 1)
+        return f"did you mean {near[0]}?" if near else ""
+    return ""

@@ -8,14 +8,15 @@ walk once more when it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from .component import Joiner, Processor, Transform
-from .config import Pipeline
+from .config import Pipeline, Place
 from .delivery.account import Join, Rate
-from .errors import ConfigError, FormatError, Problem
-from .frame import AudioFormat, Event
+from .errors import ConfigError, FormatError, MediaflowError, Problem
+from .frame import AudioFormat, Event, SpeechEnded, SpeechStarted
 
 Tracks = tuple[str, ...]
 
@@ -74,48 +75,25 @@ class Plan(NamedTuple):
 
 
 class Misfit(FormatError):
-    """Two neighbours of a pipeline do not fit; ``problem`` says where in the file."""
+    """Neighbours in a pipeline do not fit; ``problems`` say where in the file."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        super().__init__(str(problem))
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("; ".join(map(str, problems)))
 
 
 def plan(pipeline: Pipeline, format: AudioFormat, tracks: Tracks) -> Plan:
-    """Walk one format through the pipeline; raise ``Misfit`` at the first place that does not take it."""
-    steps: list[Step] = []
-    events: set[type[Event]] = set()
-    source, now, sides = "the source", format, tracks
+    """Walk one format through the pipeline; raise ``Misfit`` for the first step, or all sinks, that do not take it."""
+    walk = _Walk(pipeline, format, tracks)
     for index, transform in enumerate(pipeline.transforms):
-        place = ("transforms", index)
-        label = pipeline.label(place)
-        try:
-            if isinstance(transform, Joiner):
-                applies = transform.applies(sides)
-                output = transform.output_format(now, sides) if applies else now
-            else:
-                applies = transform.applies(now)
-                output = transform.output_format(now) if applies else now
-                missing = [event.__name__ for event in transform.needs if event not in events]
-                if missing:
-                    raise FormatError(
-                        f"needs {' and '.join(missing)} events, which nothing before it makes",
-                        "for speech events add `- use: energy_vad` before it",
-                    )
-                events.update(transform.emits)
-        except FormatError as error:
-            raise _misfit(pipeline, place, error, now, sides, source) from error
-        steps.append(Step(label, transform, now, sides, applies, output))
-        if applies:
-            source, now = label, output
-            if isinstance(transform, Joiner):
-                sides = (transform.output_track,)
+        with walk.at(("transforms", index)):
+            walk.take(transform)
+        walk.stop_if_wrong()
     for index, sink in enumerate(pipeline.sinks):
-        try:
-            sink.check_format(now, sides)
-        except FormatError as error:
-            raise _misfit(pipeline, ("sinks", index), error, now, sides, source) from error
-    return Plan(format, tracks, tuple(steps), now, sides)
+        with walk.at(("sinks", index)):
+            sink.check_format(walk.format, walk.tracks)
+    walk.stop_if_wrong()
+    return Plan(format, tracks, tuple(walk.steps), walk.format, walk.tracks)
 
 
 def check(pipeline: Pipeline) -> list[Plan]:
@@ -127,27 +105,106 @@ def check(pipeline: Pipeline) -> list[Plan]:
             plans.append(plan(pipeline, format, tracks))
         except Misfit as misfit:
             # One report per place: what holds for one format of the carrier mostly holds for all.
-            problems.setdefault((misfit.problem.line, misfit.problem.column), misfit.problem)
-    if problems:
-        raise ConfigError(list(problems.values()))
+            for problem in misfit.problems:
+                problems.setdefault((problem.line, problem.column), problem)
+    if problems or (refused := list(_refused(pipeline, plans))):
+        raise ConfigError(list(problems.values()) or refused)
     return plans
 
 
-def _formats(pipeline: Pipeline) -> Iterable[tuple[AudioFormat, Tracks]]:
+def _refused(pipeline: Pipeline, plans: Sequence[Plan]) -> Iterator[Problem]:
+    """A joiner may refuse some tracks when it is opened; one that refuses all that may come has a slip in it."""
+    for index, transform in enumerate(pipeline.transforms):
+        if isinstance(transform, Joiner):
+            refusals = [_refusal(transform, plan.steps[index]) for plan in plans]
+            first = refusals[0] if refusals else None
+            if first is not None and None not in refusals:
+                yield pipeline.problem(("transforms", index), "format", first.text, first.hint)
+
+
+def _refusal(joiner: Joiner, step: Step) -> FormatError | None:
+    try:
+        if step.applies:
+            joiner.open(step.input, step.tracks)
+    except FormatError as error:
+        return error
+    return None
+
+
+def _formats(pipeline: Pipeline) -> list[tuple[AudioFormat, Tracks]]:
+    place = ("source",)
     try:
         return list(pipeline.source.formats())
-    except FormatError as error:
-        raise ConfigError([pipeline.problem(("source",), "format", error.text, error.hint)]) from error
+    except MediaflowError as error:
+        raise ConfigError([pipeline.problem(place, "format", *_words(error))]) from error
+    except Exception as error:
+        raise ConfigError([_broken(pipeline, place, error)]) from error
 
 
-def _misfit(
-    pipeline: Pipeline,
-    place: tuple[str | int, ...],
-    error: FormatError,
-    format: AudioFormat,
-    tracks: Tracks,
-    source: str,
-) -> Misfit:
-    sides = "tracks" if len(tracks) > 1 else "track"
-    text = f"{error.text}; {source} gives it {format}, {sides} {' and '.join(tracks)}"
-    return Misfit(pipeline.problem(place, "format", text, error.hint))
+class _Walk:
+    """How far a format has come, as what, and what did not fit."""
+
+    def __init__(self, pipeline: Pipeline, format: AudioFormat, tracks: Tracks) -> None:
+        self.format, self.tracks = format, tracks
+        self.steps: list[Step] = []
+        self._pipeline = pipeline
+        self._giver = "the source"
+        self._place: Place = ()
+        self._events: set[type[Event]] = set()
+        self._problems: list[Problem] = []
+
+    @contextmanager
+    def at(self, place: Place) -> Iterator[None]:
+        """Note what goes wrong with the component at ``place``."""
+        self._place = place
+        try:
+            yield
+        except FormatError as error:
+            text, hint = _words(error)
+            sides = f"{'tracks' if len(self.tracks) > 1 else 'track'} {' and '.join(self.tracks)}"
+            text = f"{text}; {self._giver} gives it {self.format}, {sides}"
+            self._problems.append(self._pipeline.problem(place, "format", text, hint))
+        except Exception as error:
+            self._problems.append(_broken(self._pipeline, place, error))
+
+    def stop_if_wrong(self) -> None:
+        """Raise ``Misfit`` if anything was noted."""
+        if self._problems:
+            raise Misfit(*self._problems)
+
+    def take(self, transform: Transform | Joiner) -> None:
+        """Go through ``transform``."""
+        format, tracks = self.format, self.tracks
+        if isinstance(transform, Joiner):
+            applies = transform.applies(tracks)
+            output = transform.output_format(format, tracks) if applies else format
+        else:
+            applies = transform.applies(format)
+            output = transform.output_format(format) if applies else format
+            self._check_events(transform)
+        label = self._pipeline.label(self._place)
+        self.steps.append(Step(label, transform, format, tracks, applies, output))
+        if applies:
+            self._giver, self.format = label, output
+            if isinstance(transform, Joiner):
+                self.tracks = (transform.output_track,)
+            else:
+                self._events.update(transform.emits)
+
+    def _check_events(self, transform: Transform) -> None:
+        missing = [event for event in transform.needs if event not in self._events]
+        if missing:
+            names = " and ".join(event.__name__ for event in missing)
+            speech = any(event in (SpeechStarted, SpeechEnded) for event in missing)
+            hint = "add `- use: energy_vad` before it" if speech else ""
+            raise FormatError(f"needs {names} events, which nothing before it makes", hint)
+
+
+def _words(error: MediaflowError) -> tuple[str, str]:
+    return (error.text, error.hint) if isinstance(error, FormatError) else (str(error), "")
+
+
+def _broken(pipeline: Pipeline, place: Place, error: Exception) -> Problem:
+    """A component raised what it should not: wrapped once, with its name and its place."""
+    text = f"broke while formats were compared: {type(error).__name__}: {error}"
+    return pipeline.problem(place, "broken", text, "this is a fault of the component, not of the file")

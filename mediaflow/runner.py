@@ -26,7 +26,7 @@ from .delivery.ledger import Ledger
 from .errors import FormatError, SessionError, SourceError
 from .frame import Stream
 from .plugins import Plugins
-from .session import LiveSession
+from .session import NOBODY, LiveSession
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 await session.finished.wait()
         if session.undelivered:
-            raise SessionError("every sink has failed")
+            raise SessionError(NOBODY)
 
     def listening(self, url: str) -> None:
         self.url = url

@@ -24,6 +24,8 @@ from .graph import Plan
 
 logger = logging.getLogger(__name__)
 
+NOBODY = "every sink has failed"
+
 _CONCEAL_MS = 1000
 """Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
 
@@ -131,6 +133,8 @@ class LiveSession:
                 for edge in self.edges:
                     sinks.start_soon(edge.run)
         self._ending = self._sinks_done = True
+        if self.undelivered:
+            self.error = self.error or NOBODY
 
     @property
     def undelivered(self) -> bool:
@@ -204,7 +208,7 @@ class LiveSession:
             for edge in self.edges:
                 edge.put(item)
         if self.undelivered:
-            raise self._stick("every sink has failed")
+            raise self._stick(NOBODY)
 
     def _lose(self, lost: Lost) -> None:
         reasons = self._lost.setdefault(lost.track, {})

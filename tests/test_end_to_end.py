@@ -101,7 +101,8 @@ def voices(rate: int, tracks: int) -> np.ndarray:
     spectrum[(frequencies < 200) | (frequencies > 3000)] = 0
     noise = np.fft.irfft(spectrum, count, axis=0)
     swell = 0.55 + 0.45 * np.sin(2 * np.pi * 1.3 * np.arange(count) / rate)[:, None]
-    return np.round(noise / np.abs(noise).max() * swell * 14_000).astype(np.int16)
+    samples: np.ndarray = np.round(noise / np.abs(noise).max() * swell * 14_000).astype(np.int16)
+    return samples
 
 
 def expected(samples: np.ndarray, rate: int, rate_out: int, law: bool) -> np.ndarray:
@@ -110,7 +111,8 @@ def expected(samples: np.ndarray, rate: int, rate_out: int, law: bool) -> np.nda
         coded = [audioop.ulaw2lin(audioop.lin2ulaw(np.ascontiguousarray(t).tobytes(), 2), 2) for t in samples.T]
         samples = np.stack([np.frombuffer(track, np.int16) for track in coded], axis=1)
     mixed = np.clip(samples.astype(int).sum(axis=1), -32768, 32767).astype(float)
-    return mixed if rate == rate_out else soxr.resample(mixed, rate, rate_out, quality="VHQ")
+    resampled: np.ndarray = soxr.resample(mixed, rate, rate_out, quality="VHQ") if rate != rate_out else mixed
+    return resampled
 
 
 def signal_to_noise_db(stored: np.ndarray, reference: np.ndarray, rate: int, band: float) -> float:
@@ -129,7 +131,7 @@ def signal_to_noise_db(stored: np.ndarray, reference: np.ndarray, rate: int, ban
 @pytest.mark.parametrize("tracks", [1, 2])
 @pytest.mark.parametrize("format", list(FORMATS))
 async def test_a_call_arrives_sample_by_sample(tmp_path: Path, format: str, tracks: int, shape: str, sink: str) -> None:
-    """Every format, both track layouts, both start shapes, both Eka modes: the right audio, and a ledger that says so."""
+    """Every format, both track layouts, both start shapes, both Eka modes: the right audio, and the ledger says so."""
     rate, content_type, encode = FORMATS[format]
     samples = voices(rate, tracks)
     soundfile.write(tmp_path / "call.wav", samples, rate, "PCM_16")

@@ -28,7 +28,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def clip_samples() -> int:
     """Return the length of the shipped clip."""
     with wave.open(str(CLIP)) as clip:
-        return clip.getnframes()
+        return int(clip.getnframes())
 
 
 async def test_a_call_reaches_eka(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the accounts as JSON, one call a line.")
 def command(call: str | None, state: str, as_json: bool) -> None:
     """Show the ledger of CALL, or of all calls.  Exits with 1 if one of them failed."""
+    import sqlite3
+
     from ..delivery import ledger
 
     try:
@@ -22,6 +24,9 @@ def command(call: str | None, state: str, as_json: bool) -> None:
         click.echo(
             f"there is no ledger at {error}; --state names the folder that the pipeline's `state` names", err=True
         )
+        sys.exit(2)
+    except sqlite3.Error as error:
+        click.echo(f"the ledger in {state} cannot be read: {error}", err=True)
         sys.exit(2)
     if call is not None and not accounts:
         click.echo(f"the ledger knows no call {call!r}", err=True)

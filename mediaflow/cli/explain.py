@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ._pipeline import config_errors, file_argument, load
+
+if TYPE_CHECKING:
+    from ..config import Pipeline
+    from ..graph import Plan
 
 
 @click.command()
 @file_argument
 def command(file: str) -> None:
     """Show every format that may arrive, and what each step makes of it: format, latency, queue bound."""
+    from ..errors import FormatError
+
     with config_errors():
         pipeline, plans, _ = load(file)
-    source = pipeline.names[("source",)]
     for plan in plans:
-        click.echo(f"{source}: {plan.input}, {_tracks(plan.input_tracks)}")
-        latency = 0.0
-        opened = dict(step for chain in plan.open().values() for step in chain)
-        for step in plan.steps:
-            if step.applies:
-                delay = opened[step.label].latency
-                latency += delay
-                added = f", adds {delay * 1000:.1f} ms" if delay else ""
-                click.echo(f"  {step.label} → {step.output}{added}")
-            else:
-                click.echo(f"  {step.label} left out: nothing to do")
-        for index, sink in enumerate(pipeline.sinks):
-            click.echo(
-                f"  {pipeline.label(('sinks', index))} ← {plan.output}, {_tracks(plan.output_tracks)}, "
-                f"queue {sink.queue_ms} ms then {sink.when_full}, {latency * 1000:.1f} ms behind the source"
-            )
+        click.echo(f"{pipeline.names[('source',)]}: {plan.input}, {_tracks(plan.input_tracks)}")
+        try:
+            _explain(pipeline, plan)
+        except FormatError as error:
+            click.echo(f"  refused: {error}")
+
+
+def _explain(pipeline: Pipeline, plan: Plan) -> None:
+    latency = 0.0
+    opened = dict(step for chain in plan.open().values() for step in chain)
+    for step in plan.steps:
+        if step.applies:
+            delay = opened[step.label].latency
+            latency += delay
+            added = f", adds {delay * 1000:.1f} ms" if delay else ""
+            click.echo(f"  {step.label} → {step.output}{added}")
+        else:
+            click.echo(f"  {step.label} left out: nothing to do")
+    for index, sink in enumerate(pipeline.sinks):
+        click.echo(
+            f"  {pipeline.label(('sinks', index))} ← {plan.output}, {_tracks(plan.output_tracks)}, "
+            f"queue {sink.queue_ms} ms then {sink.when_full}, {latency * 1000:.1f} ms behind the source"
+        )
 
 
 def _tracks(tracks: tuple[str, ...]) -> str:

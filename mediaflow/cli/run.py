@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -14,30 +14,33 @@ from ._pipeline import config_errors, file_argument, load
 Speed = float | Literal["max"]
 
 
-class _Speed(click.ParamType[Speed]):
-    name = "FACTOR|max"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Speed:
-        if value == "max":
-            return "max"
-        try:
-            factor = float(value)
-        except ValueError:
-            factor = 0.0
-        if not 0 < factor < float("inf"):
-            self.fail(f"{value!r} is neither a positive number nor max", param, ctx)
-        return factor
+def _speed(_context: click.Context, _option: click.Parameter, value: str | None) -> Speed | None:
+    if value is None:
+        return None
+    if value == "max":
+        return "max"
+    try:
+        factor = float(value)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise click.BadParameter(f"{value!r} is neither a positive number nor max")
+    return factor
 
 
 @click.command()
 @file_argument
 @click.option("--lab", is_flag=True, help="Put local stand-ins in the place of the vendors: a caller, and EkaScribe.")
-@click.option("--speed", type=_Speed(), help="Pace of a file, or of the lab's caller: 1 is real time.")
+@click.option(
+    "--speed", metavar="FACTOR|max", callback=_speed, help="Pace of a file, or of the lab's caller: 1 is real time."
+)
 def command(file: str, lab: bool, speed: Speed | None) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
+    import sqlite3
+
     import anyio
 
-    from ..errors import MediaflowError
+    from ..errors import ConfigError, MediaflowError
 
     _set_up_log()
     main = _lab if lab else _alone
@@ -46,21 +49,12 @@ def command(file: str, lab: bool, speed: Speed | None) -> None:
             failed = anyio.run(
                 main, file, speed, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None}
             )
-        except OSError as error:
-            click.echo(f"mediaflow: {error}", err=True)
-            sys.exit(1)
-        except MediaflowError as error:
-            if _is_config_error(error):
-                raise
+        except ConfigError:
+            raise
+        except (MediaflowError, OSError, sqlite3.Error) as error:
             click.echo(f"mediaflow: {error}", err=True)
             sys.exit(1)
     sys.exit(1 if failed else 0)
-
-
-def _is_config_error(error: Exception) -> bool:
-    from ..errors import ConfigError
-
-    return isinstance(error, ConfigError)
 
 
 async def _alone(file: str, speed: Speed | None) -> bool:
@@ -98,5 +92,6 @@ async def _lab(file: str, speed: Speed | None) -> bool:
 def _set_up_log() -> None:
     """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name, level in (("mediaflow", "INFO"), ("mediaflow_plugins", "INFO"), ("websockets", "CRITICAL")):
+    levels = {"mediaflow": "INFO", "mediaflow_plugins": "INFO", "websockets": "CRITICAL", "stamina": "ERROR"}
+    for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

@@ -30,7 +30,8 @@ def spans(draw: st.DrawFn, start: int, end: int) -> list[Span]:
 @st.composite
 def timelines(draw: st.DrawFn) -> Timeline:
     """One or two tracks with offsets and concealed spans."""
-    extents, concealed = {}, {}
+    extents: dict[str, Span] = {}
+    concealed: dict[str, list[Span]] = {}
     for track in draw(st.sampled_from([("inbound",), ("inbound", "outbound")])):
         start = draw(st.integers(-50, 50)) if extents else 0
         end = start + draw(st.integers(1, 300))
