@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from mediaflow import plugins, schema
+from mediaflow import option, plugins
 
 PAGE = Path(__file__).with_name("components.md")
 
@@ -34,17 +34,17 @@ def render() -> str:
         parts.append(f"\n## {kind.capitalize()}s\n")
         for each in sorted((each for each in found if each.kind == kind), key=lambda each: each.name):
             parts.append(f"\n### {each.name}\n\n{inspect.cleandoc(each.component.__doc__ or '')}\n")
-            options = {k: v for k, v in schema.options(each.component).items() if k not in EVERY_SINK}
+            options = {k: v for k, v in option.options(each.component).items() if k not in EVERY_SINK}
             if options:
                 parts.append("\n| option | takes | default | |\n|---|---|---|---|\n")
                 parts.extend(row(name, spec) for name, spec in options.items())
     return "".join(parts)
 
 
-def row(name: str, spec: schema.Spec) -> str:
+def row(name: str, spec: option.Spec) -> str:
     """Return one option as a line of a table."""
     default = f"`{msgspec.json.encode(spec['default']).decode()}`" if "default" in spec else "required"
-    cells = (f"`{name}`", schema.describe(spec), default, spec.get("description", ""))
+    cells = (f"`{name}`", option.describe(spec), default, spec.get("description", ""))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 

@@ -22,8 +22,8 @@ import msgspec
 from .component import Component, Joiner, Sink, Source, Transform
 from .document import Document, Place as Place
 from .errors import ConfigError, Problem
+from .option import Settings, Spec, describe, options
 from .plugins import Found, Kind, Plugins
-from .schema import Settings, Spec, describe, options
 
 _PATH = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
 _PATH_PART = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")

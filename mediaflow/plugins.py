@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import pluggy
 
-from . import hookspecs, schema
+from . import hookspecs, option
 from .component import Component, Joiner, Sink, Source, Transform
 
 Kind = Literal["source", "transform", "sink"]
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     kind: Kind
     component: type[Component]
     plugin: str
-    options: dict[str, schema.Spec]
+    options: dict[str, option.Spec]
 
 
 class Plugins:
@@ -106,7 +106,7 @@ def _examine(name: str, component: type[Component], plugin: str, known: dict[str
     if not component.__doc__ and sys.flags.optimize < 2:  # python -OO takes them away
         raise TypeError(f"component {name!r} has no docstring; it is what `mediaflow plugins inspect` shows")
     try:
-        options = schema.options(component)
+        options = option.options(component)
     except Exception as error:  # annotations are evaluated here, and may hold anything
         raise TypeError(f"component {name!r} has options that cannot be read: {error}") from error
     if "use" in options:

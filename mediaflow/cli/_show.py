@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -89,10 +89,19 @@ def _print_end(runners: Sequence[Runner]) -> None:
     accounts = [account for runner in runners for account in runner.accounts]
     if accounts:
         console().print(ledger_table(accounts[-SHOWN:]))
-    for account in accounts[-SHOWN:]:
+    for account in runners[0].accounts[-SHOWN:] if runners else ():
         for sink in account["sinks"]:
-            for name, value in sink["outcome"].items():
-                click.echo(f"{account['call']} {sink['sink']} {name}: {value}")
+            for line in _outcome(sink["outcome"]):
+                click.echo(f"{account['call']} {sink['sink']} {line}")
     for runner in runners:
         for name, number in sorted(runner.counts.items()):
             click.echo(f"{runner.pipeline.name} counted {name}: {number}")
+
+
+def _outcome(outcome: Mapping[str, Any]) -> Iterator[str]:
+    """Say what became of the audio, a line each."""
+    for name, value in outcome.items():
+        if name == "files":
+            yield from (f"file: {file['path']}  {file['seconds']:.2f} s" for file in value)
+        else:
+            yield f"{name}: {value}"

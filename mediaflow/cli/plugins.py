@@ -41,7 +41,7 @@ def inspect_(name: str) -> None:
 
     import msgspec
 
-    from .. import plugins, schema
+    from .. import option, plugins
 
     installed = plugins.load()
     found = installed.components.get(name)
@@ -53,9 +53,9 @@ def inspect_(name: str) -> None:
     click.echo(f"{found.name}: {found.kind} from {found.plugin}\n\n{_about(found)}")
     if found.options:
         click.echo("\noptions")
-    for option, spec in found.options.items():
+    for name, spec in found.options.items():
         default = f"default {msgspec.json.encode(spec['default']).decode()}" if "default" in spec else "required"
-        click.echo(f"  {option}: {schema.describe(spec)}; {default}")
+        click.echo(f"  {name}: {option.describe(spec)}; {default}")
         if "description" in spec:
             click.echo(f"      {spec['description']}")
 

@@ -84,7 +84,7 @@ def test_a_file_to_disk(folder: Path) -> None:
     assert (folder / "out" / "stereo.wav").read_bytes()[-RATE * 2 :] == bytes(RATE * 2)
     assert samples(folder / "out" / "stereo.wav") == RATE // 2
     assert "ledger, in samples" in done.stdout and "4,000" in done.stdout
-    assert "stereo sinks[0] disk files: " in done.stdout
+    assert "stereo sinks[0] disk file: out/stereo.wav  0.50 s" in done.stdout
     figures = account(folder)
     assert figures["status"] == "complete"
     assert {track: each["received"] for track, each in figures["tracks"].items()} == {"inbound": 4000, "outbound": 4000}
