@@ -70,7 +70,8 @@ others:
 
 .PHONY: other
 other: $(VENV)/.other
-	$(BIN)/pytest -q -m 'not slow'
+	mkdir -p build/elsewhere   # away from the sources, so that what is installed is what is tested
+	cd build/elsewhere && $(abspath $(BIN))/pytest -q -m 'not slow' -c ../../pyproject.toml --rootdir ../.. ../../tests
 
 $(VENV)/.other: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install -q '.[files,mic]' --group test

@@ -35,6 +35,7 @@ class LiveSession:
 
     def __init__(self, pipeline: Pipeline, plan: Plan, stream: Stream, sink_failed: Callable[[Edge], None]) -> None:
         self.stream, self.plan = stream, plan
+        self._pipeline = pipeline.name
         self.started = time.time()
         self.finished = anyio.Event()
         """Set by the runner when every sink is done and the ledger is written."""
@@ -157,6 +158,7 @@ class LiveSession:
                 }
             )
         return {
+            "pipeline": self._pipeline,
             "call": self.stream.id,
             "started": self.started,
             "status": self._status(),

@@ -13,7 +13,7 @@ from rich.text import Text
 def ledger_table(accounts: Iterable[Mapping[str, Any]]) -> Table:
     """Return a table with a row for every track and every sink of every call, counted in samples."""
     table = Table(title="ledger, in samples", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("call", "what", "Hz"):
+    for name in ("pipeline", "call", "what", "Hz"):
         table.add_column(name, justify="right" if name == "Hz" else "left", overflow="fold")
     for name in ("received", "delivered", "spooled"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -21,19 +21,19 @@ def ledger_table(accounts: Iterable[Mapping[str, Any]]) -> Table:
         table.add_column(name, overflow="fold")
     table.add_column("status", overflow="fold")
     for account in accounts:
-        call, rate = account["call"], str(account["sample_rate"])
+        names, rate = (account["pipeline"], account["call"]), str(account["sample_rate"])
         for track, figures in account["tracks"].items():
             lost = {**figures["dropped"], **{f"{why} (in transforms)": n for why, n in figures["lost"].items()}}
             table.add_row(
-                call, f"track {track}", rate, f"{figures['received']:,}", "", "",
+                *names, f"track {track}", rate, f"{figures['received']:,}", "", "",
                 _reasons(lost), _reasons(figures["concealed"]), Text(account["error"] or account["status"]),
             )  # fmt: skip
-            call = ""
+            names = ("", "")
         for sink in account["sinks"]:
             failure = sink["failure"]
             status = f"{failure['code']}: {failure['text']}" if failure else str(sink["outcome"].get("status", ""))
             table.add_row(
-                call, sink["sink"], str(sink["sample_rate"]), f"{sink['received']:,}", f"{sink['delivered']:,}",
+                *names, sink["sink"], str(sink["sample_rate"]), f"{sink['received']:,}", f"{sink['delivered']:,}",
                 f"{sink['spooled']:,}", _reasons(sink["dropped"]), _reasons(sink["concealed"]), Text(status),
             )  # fmt: skip
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, TextIO
 
 import click
 
@@ -89,9 +89,18 @@ async def _lab(file: str, speed: Speed | None) -> bool:
     return any(runner.failed for runner in lab.runners)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment: while the table is on the screen, that is above the table."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_up_log() -> None:
     """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_Stderr()])
     levels = {"mediaflow": "INFO", "mediaflow_plugins": "INFO", "websockets": "CRITICAL", "stamina": "ERROR"}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

@@ -87,8 +87,8 @@ def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     try:
         rows = db.execute(
-            "SELECT pipeline, updated, process, account FROM calls WHERE ?1 IS NULL OR call = ?1 ORDER BY started",
-            (call,),
+            "SELECT pipeline, updated, process, account FROM calls WHERE :call IS NULL OR call = :call ORDER BY started",
+            {"call": call},
         ).fetchall()
     finally:
         db.close()
@@ -97,7 +97,7 @@ def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
         account = json.loads(text)
         if account["status"] in ("live", "ending") and not _is_running(process):
             account["status"] = "interrupted"
-        accounts.append({"pipeline": pipeline, "updated": updated, **account})
+        accounts.append({**account, "pipeline": pipeline, "updated": updated})
     return accounts
 
 

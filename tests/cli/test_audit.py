@@ -36,6 +36,7 @@ def test_a_complete_call(folder: Path) -> None:
     heading, columns, track, sink = table.stdout.splitlines()
     assert heading.strip() == "ledger, in samples"
     assert columns.split() == [
+        "pipeline",
         "call",
         "what",
         "Hz",
@@ -46,7 +47,7 @@ def test_a_complete_call(folder: Path) -> None:
         "concealed",
         "status",
     ]
-    assert track.split() == ["call", "track", "inbound", "8000", "4,000", "0", "0", "complete"]
+    assert track.split() == ["complete", "call", "track", "inbound", "8000", "4,000", "0", "0", "complete"]
     assert sink.split() == ["sinks[0]", "disk", "8000", "4,000", "4,000", "0", "0", "0"]
     (line,) = run(folder, "audit", "--json").stdout.splitlines()
     assert [json.loads(line)] == ledger.read(folder / "mediaflow-data")
