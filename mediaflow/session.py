@@ -184,10 +184,8 @@ class LiveSession:
         )
 
     def _account(self, track: str) -> TrackAccount:
-        if self._ending:
-            raise SessionError(f"call {self.stream.id} has ended")
-        if self._stuck:
-            raise SessionError(self.error)
+        if self._stuck or self._ending:
+            raise SessionError(self.error or f"call {self.stream.id} has ended")
         if track not in self._chains:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
         return self._tracks[track]

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "mediaflow"]
+COMMAND = [sys.executable, "-P", "-m", "mediaflow"]
+"""-P: what is installed is meant, also where the working directory holds the sources."""
+
 LIMIT_S = 60
 """A process that has not ended by then has hung: it is killed, and the test fails."""
 
@@ -34,7 +36,7 @@ main()
 
 def run(folder: Path, *arguments: str, code: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``mediaflow`` with ``arguments`` to its end, in ``folder``; or ``code``, which is to do the same."""
-    command = [sys.executable, "-c", code] if code else COMMAND
+    command = [sys.executable, "-P", "-c", code] if code else COMMAND
     return subprocess.run(
         [*command, *arguments],
         cwd=folder,

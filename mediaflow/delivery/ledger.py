@@ -87,7 +87,8 @@ def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     try:
         rows = db.execute(
-            "SELECT pipeline, updated, process, account FROM calls WHERE :call IS NULL OR call = :call ORDER BY started",
+            "SELECT pipeline, updated, process, account FROM calls"
+            " WHERE :call IS NULL OR call = :call ORDER BY started",
             {"call": call},
         ).fetchall()
     finally:
