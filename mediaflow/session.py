@@ -42,8 +42,11 @@ class LiveSession:
         self.scope = anyio.CancelScope(shield=True)
         """What the sinks run in; cancelling it cuts off what has not finished."""
         self.error = ""
+        self.undelivered = False
+        """True once every sink has failed."""
         self._stuck = False
         self._sinks_done = False
+        self._sink_failed = sink_failed
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
@@ -56,7 +59,7 @@ class LiveSession:
                 plan.output,
                 plan.output_tracks,
                 SinkAccount(plan.output, plan.path),
-                sink_failed,
+                self._failed,
             )
             for index, sink in enumerate(pipeline.sinks)
         ]
@@ -136,11 +139,6 @@ class LiveSession:
         self._ending = self._sinks_done = True
         if self.undelivered:
             self.error = self.error or NOBODY
-
-    @property
-    def undelivered(self) -> bool:
-        """True if every sink has failed."""
-        return all(edge.failure is not None for edge in self.edges)
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
@@ -238,6 +236,10 @@ class LiveSession:
         broken = self._stick(f"{label} broke: {type(error).__name__}: {error}")
         logger.error("call %s: %s", self.stream.id, broken, exc_info=error)
         return broken
+
+    def _failed(self, edge: Edge) -> None:
+        self.undelivered = all(edge.failure is not None for edge in self.edges)
+        self._sink_failed(edge)
 
     def _stick(self, why: str) -> SessionError:
         self._stuck = True

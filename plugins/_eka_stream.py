@@ -93,7 +93,7 @@ class EkaStream(Sink, frozen=True):
     poll_s: Annotated[float, Meta(gt=0, description="least time between two questions for the result")] = 1.0
     result_timeout_s: Annotated[float, Meta(gt=0, description="how long the service may take for the result")] = 600.0
     results: Annotated[PathTemplate, Meta(description="file that the result is written to")] = PathTemplate(
-        "mediaflow-data/results/{call_id}.json"
+        "mediaflow-data/results/{call_id}/{session_id}.json"
     )
 
     def check(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
+
+from msgspec import Meta
 
 from mediaflow import AudioFormat, AudioFrame, Event, FormatError, Item, Joiner, Processor, Register, hookimpl
 
@@ -10,7 +13,7 @@ from mediaflow import AudioFormat, AudioFrame, Event, FormatError, Item, Joiner,
 class Select(Joiner, frozen=True, kw_only=True):
     """Carry one track only; a call without that track is refused."""
 
-    track: str
+    track: Annotated[str, Meta(description="the track to carry: inbound or outbound")]
 
     @property
     def output_track(self) -> str:

@@ -56,7 +56,7 @@ async def test_a_call_reaches_eka(tmp_path: Path) -> None:
             assert chunk.getnframes() == round(seconds * 16_000)
             total += chunk.getnframes()
     assert total == samples
-    assert (tmp_path / "mediaflow-data/results" / f"{target['call']}.json").exists()
+    assert (tmp_path / "mediaflow-data/results" / f"{target['call']}/{eka['call']}.json").exists()
 
 
 async def test_a_call_reaches_the_disk() -> None:

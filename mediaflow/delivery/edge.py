@@ -130,8 +130,7 @@ class Edge:
                     self._writer = writer
                     await self._feed(writer)
         except anyio.get_cancelled_exc_class():
-            reason = "deadline"
-            self.failure = self.failure or SinkError(reason, "the sink did not finish before the deadline")
+            self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))
             raise
         except Exception as error:  # the engine's border: a sink's fault ends that sink alone
             self._fail(error)
@@ -174,6 +173,9 @@ class Edge:
             failure = SinkError("broken", f"{type(error).__name__}: {error}")
         else:
             logger.error("%s failed in call %s: %s: %s", self.label, self._stream.id, failure.code, failure)
+        self._give_up(failure)
+
+    def _give_up(self, failure: SinkError) -> None:
         if self.failure is None:
             self.failure = failure
             self._drain(failure.code)
