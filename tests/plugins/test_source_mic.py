@@ -8,13 +8,15 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
 import numpy
 import pytest
 
-from mediaflow import AudioFormat, PathTemplate, SessionError, SourceError, Stream
+from mediaflow import AudioFormat, PathTemplate, SessionError, SourceError, Stream, plugins
+from mediaflow.lab import Lab
 from mediaflow.testing import RecordedSession, RecordingEngine
 from mediaflow_plugins.source_mic import Mic, _Bell, _Ring
 
@@ -86,6 +88,33 @@ async def test_a_tone_comes_in(server: object, channels: int) -> None:
         frequency, amplitude = tone(bytes(session.audio[track][6400:]))
         assert frequency == pytest.approx(TONE_HZ, abs=0.5)
         assert amplitude > 3000
+
+
+async def test_the_shipped_pipeline_takes_it_to_eka(
+    server: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mic_to_eka.yaml` as it is: the tone reaches EkaScribe and the disk, and unplugging ends it with all booked."""
+    monkeypatch.chdir(tmp_path)
+    lab = Lab(str(Path(__file__).parents[2] / "pipelines" / "mic_to_eka.yaml"), plugins.load())
+
+    def received() -> int:
+        sessions = lab.runners[0].sessions.values() if lab.runners else ()
+        return max((session.account()["sinks"][0]["received"] for session in sessions), default=0)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lab.run)
+            while received() < 16_000:  # noqa: ASYNC110 (a ledger tells nobody that it has changed)
+                await anyio.sleep(0.02)
+            server.kill()
+    account = lab.runners[0].accounts[0]
+    assert account["status"] == "complete"
+    for figures in account["sinks"]:
+        assert figures["delivered"] == figures["received"] >= 16_000
+    (recording,) = account["sinks"][1]["outcome"]["files"]
+    frequency, _ = tone((tmp_path / recording["path"]).read_bytes()[6400:])
+    assert frequency == pytest.approx(TONE_HZ, abs=0.5)
+    assert sum(seconds for _, seconds in lab.stored()) == pytest.approx(recording["seconds"])
 
 
 class _Engine(RecordingEngine):
