@@ -132,6 +132,34 @@ async def test_the_source_is_told_when_every_sink_has_failed(tmp_path: Path) -> 
     assert [figures["delivered"] for figures in account["sinks"]] == [640, 1280]
 
 
+async def test_what_a_resampler_held_back_is_booked_under_the_failure(tmp_path: Path) -> None:
+    """When every sink has failed, the tail that was still in the transforms is lost for the same reason."""
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            while True:
+                await session.send(TONE)
+
+    account = await run(make_runner(tmp_path, act, Memory(kept=Kept(fail_at=2000)), transforms=[Resample(rate=16_000)]))
+    assert list(account["sinks"][0]["dropped"]) == ["lost"]
+
+
+async def test_a_gap_that_nobody_takes_is_booked_as_far_as_it_went(tmp_path: Path) -> None:
+    """A long silence during which the last sink fails counts only what of it entered the stream."""
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await session.send(TONE)
+            await kept.wrote.wait()
+            session.conceal(80_000, "gap")
+
+    kept = Kept(fail_at=20_000)
+    account = await run(make_runner(tmp_path, act, Memory(kept=kept)))
+    figures = account["sinks"][0]
+    assert figures["concealed"] == account["tracks"]["inbound"]["concealed"] == {"gap": 24_000}
+    assert (figures["received"], figures["delivered"]) == (24_640, 640)
+
+
 async def test_the_source_is_told_at_the_end_that_nothing_is_stored(tmp_path: Path) -> None:
     """A sink that fails while it finishes makes leaving the call raise; while another holds the audio, nothing does."""
     told: list[str] = []
