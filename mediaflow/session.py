@@ -51,6 +51,7 @@ class LiveSession:
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
         self._ending = False
+        self._ended = anyio.Event()
         self.edges = [
             Edge(
                 pipeline.label(("sinks", index)),
@@ -132,14 +133,16 @@ class LiveSession:
             self._ending = True
             for edge in self.edges:
                 edge.close()
+            self._ended.set()
 
     async def run_sinks(self) -> None:
-        """Run every sink until all have finished."""
+        """Run every sink until all have finished and the source has left: only then is the account complete."""
         with self.scope:
             async with anyio.create_task_group() as sinks:
                 for edge in self.edges:
                     sinks.start_soon(edge.run)
-        self._ending = self._sinks_done = True
+        await self._ended.wait()
+        self._sinks_done = True
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
