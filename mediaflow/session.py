@@ -141,7 +141,7 @@ class LiveSession:
             async with anyio.create_task_group() as sinks:
                 for edge in self.edges:
                     sinks.start_soon(edge.run)
-        await self._ended.wait()
+            await self._ended.wait()
         self._sinks_done = True
 
     def account(self) -> dict[str, Any]:
