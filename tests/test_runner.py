@@ -14,6 +14,7 @@ from mediaflow import AudioFormat, Engine, FormatError, SessionError, SinkError,
 from mediaflow.delivery import ledger
 from mediaflow.runner import Runner
 from mediaflow_plugins.transform_resample import Resample
+from mediaflow_plugins.transform_select import Select
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +137,19 @@ async def test_a_stream_that_does_not_fit_is_refused_with_its_place(tmp_path: Pa
     assert text.endswith("mulaw 8000 Hz mono, track inbound (add `- use: mulaw_decode` before it)")
     assert runner.counts == {"refused-format": 1}
     assert runner.accounts == []
+
+
+async def test_a_stream_without_the_wanted_track_is_refused(tmp_path: Path) -> None:
+    """What a joiner refuses when it is opened is refused like any other misfit, and leaves nothing behind."""
+
+    async def act(engine: Engine) -> None:
+        with pytest.raises(FormatError, match="no track 'outbound'"):
+            async with engine.open(Stream("c1", S16_8K)):
+                pass
+
+    runner = make_runner(tmp_path, act, Memory(kept=Kept()), transforms=[Select(track="outbound")])
+    await runner.run()
+    assert (runner.counts, runner.accounts, runner.sessions) == ({"refused-format": 1}, [], {})
 
 
 async def test_a_call_is_open_only_once(tmp_path: Path) -> None:
