@@ -35,10 +35,10 @@ INLINE void expand_alaw(const uint8_t *restrict codes, int16_t *restrict pcm, in
 {
     for (int64_t i = 0; i < count; i++) {
         const uint16_t code = codes[i] ^ 0x55, segment = code >> 4 & 7;
-        /* Segments 0 and 1 have the same step, so the law shifts by one less than the segment, but 0 by 0. */
-        const uint16_t step = ((code & 15) << 4) + 0x108;
-        const uint16_t doubled = shift(step, segment, word_shifts);
-        const int16_t value = segment ? doubled >> 1 : step - 0x100;
+        /* Segments 0 and 1 share a step, so the shift is one less than the segment, and only 0 lacks the top bit. */
+        const uint16_t distance = (segment > 1 ? segment : 1) - 1;
+        const uint16_t top = (segment < 1 ? segment : 1) << 8;
+        const int16_t value = shift((code << 4 & 0xF0) | 8 | top, distance, word_shifts);
         pcm[i] = code & 0x80 ? value : -value;
     }
 }
@@ -62,11 +62,11 @@ void mediaflow_alaw_decode(const char *codes, char *pcm, int64_t count)
 }
 
 /* Exponent and upper four fraction bits of a positive number; `unit` is the exponent that counts as 0. */
-INLINE uint16_t float_code(int16_t magnitude, int unit)
+INLINE uint8_t float_code(int16_t magnitude, int unit)
 {
     const union { float number; uint32_t bits; } as = { .number = (float)(int32_t)magnitude };
 
-    return (uint16_t)((as.bits >> 19) - ((127 + unit) << 4));
+    return (uint8_t)(as.bits >> 19) - (uint8_t)((127 + unit) << 4);
 }
 
 EVERY_LEVEL
@@ -79,7 +79,7 @@ void mediaflow_mulaw_encode(const char *data, char *codes, int64_t count)
         const int16_t sign = pcm[i] >> 15;
         const int16_t magnitude = (pcm[i] >> 2 ^ sign) - sign;      /* the law drops two bits, then the sign */
         const int16_t biased = (magnitude > 8158 ? 8158 : magnitude) + 33;
-        out[i] = ~(uint8_t)(float_code(biased, 5) | (sign & 0x80));
+        out[i] = ~(float_code(biased, 5) | (sign & 0x80));
     }
 }
 
@@ -92,7 +92,8 @@ void mediaflow_alaw_encode(const char *data, char *codes, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         const int16_t sign = pcm[i] >> 15;
         const int16_t magnitude = pcm[i] >> 3 ^ sign;               /* -1 mirrors 0: no sample is zero */
-        const uint16_t code = magnitude < 32 ? magnitude >> 1 : float_code(magnitude, 4);
-        out[i] = (uint8_t)(code | (~sign & 0x80)) ^ 0x55;
+        const int16_t lift = magnitude < 32 ? 32 : 0;               /* segment 0 counts on like segment 1 */
+        const uint8_t code = float_code(magnitude + lift, 4) - (lift >> 1);
+        out[i] = (code | (~sign & 0x80)) ^ 0x55;
     }
 }
