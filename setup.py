@@ -29,7 +29,13 @@ def extension(source: Path) -> Extension:
     kernel = source.with_name(f"{source.stem}_kernel.c")
     if kernel.exists():
         sources.append(str(kernel))
-    return Extension(f"mediaflow._dsp.{source.stem}", sources, extra_compile_args=flags)
+    return Extension(
+        f"mediaflow._dsp.{source.stem}",
+        sources,
+        include_dirs=["mediaflow/_dsp"],
+        depends=sorted(map(str, source.parent.glob("*.h"))),
+        extra_compile_args=flags,
+    )
 
 
 setup(

@@ -101,7 +101,7 @@ def g711_rows() -> Iterator[Row]:
 
 def resample_rows() -> Iterator[Row]:
     """Streams in frames of 20 ms, a second and a minute at a time."""
-    pairs = ((8000, 16000), (16000, 8000), (24000, 16000), (16000, 24000), (48000, 16000), (44100, 16000))
+    pairs = ((8000, 16000), (16000, 8000), (24000, 16000), (16000, 24000), (48000, 16000), (48000, 8000), (44100, 16000))
     for rate_in, rate_out in pairs:
         for seconds, name in ((0.02, "20 ms"), (1, "1 s"), (60, "60 s")):
             if seconds > 1 and rate_in != 8000:

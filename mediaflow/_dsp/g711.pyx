@@ -19,6 +19,13 @@ Reference: ITU-T G.711 (11/88), tables 1a to 2b.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
+from mediaflow._dsp.kernels cimport (
+    Kernel,
+    mediaflow_alaw_decode,
+    mediaflow_alaw_encode,
+    mediaflow_mulaw_decode,
+    mediaflow_mulaw_encode,
+)
 from mediaflow._dsp.span cimport Span, hold_codes, hold_output, hold_pcm
 
 

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+#include "kernels.h"
 #include "levels.h"
 
 INLINE uint16_t shift(uint16_t value, uint16_t segment, int word_shifts)

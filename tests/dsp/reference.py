@@ -52,11 +52,22 @@ def decibels(ratio: float) -> float:
 
 
 def resample(values: Samples, rate_in: int, rate_out: int, quality: str) -> Signal:
-    """Convolve with the windowed sinc in double precision, one output at a time, without rounding."""
-    reach, cutoff, beta = DESIGNS[quality]
+    """Convolve with the windowed sinc in double precision, one output at a time, without rounding.
+
+    44.1 to 16 kHz goes by 22.05: the first filter keeps clean what lies below 1 or 1.09 times 8 kHz.
+    """
+    if (rate_in, rate_out) == (44100, 16000):
+        edge = {"strict": 1.0, "fast": 1.09}[quality] * rate_out / 22050
+        halved = _convolve(values.astype(float), 44100, 22050, (np.ceil(98 / (14.36 * (2 - 2 * edge))), 1.0, 10.72246))
+        return _convolve(halved, 22050, rate_out, DESIGNS[quality])[: -(-len(values) * rate_out // rate_in)]
+    return _convolve(values.astype(float), rate_in, rate_out, DESIGNS[quality])
+
+
+def _convolve(values: Signal, rate_in: int, rate_out: int, design: tuple[float, float, float]) -> Signal:
+    reach, cutoff, beta = design
     scale = min(1.0, rate_out / rate_in)
     half = int(np.ceil(reach / scale))
-    padded = np.concatenate([np.zeros(half), values.astype(float), np.zeros(half + 1)])
+    padded = np.concatenate([np.zeros(half), values, np.zeros(half + 1)])
     result = np.empty(-(-len(values) * rate_out // rate_in))
     for k in range(len(result)):
         centre, rest = divmod(k * rate_in, rate_out)
