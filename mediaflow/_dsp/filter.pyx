@@ -32,7 +32,7 @@ from libc.math cimport M_PI, ceil, fabs, rint, sqrt
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
 
-from mediaflow._dsp.kernels cimport STRIDE, part
+from mediaflow._dsp.kernels cimport STRIDE, mediaflow_zeros, part
 
 cdef enum:
     # Sixteen outputs of one phase at a time pay as long as a frame of 20 ms has as many of each phase.
@@ -152,7 +152,7 @@ cdef class Filter:
     cdef int _fill_rows(self, Design design) except -1:
         cdef Coefficients *of = &self.coefficients
         cdef double *exact = <double *>malloc(of.taps * sizeof(double))
-        cdef float *rows = <float *>calloc(of.up * of.taps, sizeof(float))
+        cdef float *rows = mediaflow_zeros(of.up * of.taps)
         cdef int64_t phase, room
         try:
             if exact == NULL or rows == NULL:
@@ -165,7 +165,7 @@ cdef class Filter:
             of.streams = of.down
             of.back = 0
             room = (2 * of.reach // of.streams + 2 * STRIDE) // STRIDE * STRIDE * of.streams
-            of.values = <float *>calloc(of.up * room, sizeof(float))
+            of.values = mediaflow_zeros(of.up * room)
             of.parts = <part *>calloc(of.up * of.streams, sizeof(part))
             if of.values == NULL or of.parts == NULL:
                 raise MemoryError
@@ -185,7 +185,7 @@ cdef class Filter:
         cdef Coefficients *of = &self.coefficients
         # Rounding the reach up to whole samples may read one zero crossing past the kernel: zeros.
         cdef int64_t i, count = <int64_t>design.reach * RESOLUTION
-        of.values = <float *>calloc(count + RESOLUTION + 2, sizeof(float))
+        of.values = mediaflow_zeros(count + RESOLUTION + 2)
         if of.values == NULL:
             raise MemoryError
         cdef double area = 0.0

@@ -37,13 +37,14 @@ INLINE TARGET void NAME(run)(const float *samples, const float *taps, NAME(vecto
         }
 }
 
-INLINE TARGET void NAME(tile)(const float *samples, const float *taps, int64_t groups, float *out, const int blocks)
+INLINE TARGET void NAME(tile)(const float *samples, const float *taps, int64_t groups, float *out, const int blocks,
+                              const int fresh)
 {
     NAME(vector) sums[BLOCKS];
 
 #pragma GCC unroll 16
     for (int b = 0; b < blocks; b++)
-        sums[b] = *(const NAME(vector) *)(out + b * LANES);
+        sums[b] = fresh ? (NAME(vector)){0} : *(const NAME(vector) *)(out + b * LANES);
     for (; groups >= REACH; groups -= REACH, taps += REACH * STRIDE, samples += REACH * STRIDE)
         NAME(run)(samples, taps, sums, blocks, REACH);
     switch (groups) {
@@ -57,13 +58,63 @@ INLINE TARGET void NAME(tile)(const float *samples, const float *taps, int64_t g
         *(NAME(vector) *)(out + b * LANES) = sums[b];
 }
 
-/* Add the products of `groups * STRIDE` taps to `count` sums, and to up to SLACK more. */
-static TARGET void NAME(lanes)(const float *samples, const float *taps, int64_t groups, float *out, int64_t count)
+/* Write the products of `groups * STRIDE` taps to `count` sums, or add them, unless `fresh`, and to up to SLACK more. */
+static TARGET void NAME(lanes)(const float *samples, const float *taps, int64_t groups, float *out, int64_t count,
+                               int fresh)
 {
     enum { WHOLE = BLOCKS * LANES, PART = 2 * STRIDE };
 
     for (; count > WHOLE / 2; count -= WHOLE, samples += WHOLE, out += WHOLE)
-        NAME(tile)(samples, taps, groups, out, BLOCKS);
+        NAME(tile)(samples, taps, groups, out, BLOCKS, fresh);
     for (; count > 0; count -= PART, samples += PART, out += PART)
-        NAME(tile)(samples, taps, groups, out, PART / LANES);
+        NAME(tile)(samples, taps, groups, out, PART / LANES, fresh);
 }
+
+/* The other shape of filter: too many phases to have many outputs of one at a time, so here the lanes are taps. An output
+ * has STRIDE partial sums, which are added as a tree: to four, by quarters of the vector, then to one, together with the
+ * next three outputs', so that the last additions have full vectors, too. 2 ns an output of 112 taps. */
+#define QUARTER(i) __builtin_shufflevector(sums[(i) * 4 / LANES], sums[(i) * 4 / LANES], \
+                                           (i) * 4 % LANES, (i) * 4 % LANES + 1, (i) * 4 % LANES + 2, (i) * 4 % LANES + 3)
+
+INLINE TARGET quad NAME(row)(const float *samples, const float *row, int64_t taps)
+{
+    NAME(vector) sums[STRIDE / LANES];
+
+#pragma GCC unroll 4
+    for (int v = 0; v < STRIDE / LANES; v++)
+        sums[v] = (NAME(vector)){0};
+    for (int64_t t = 0; t < taps; t += STRIDE)
+#pragma GCC unroll 4
+        for (int v = 0; v < STRIDE / LANES; v++)
+            sums[v] += *(const NAME(vector) *)(row + t + v * LANES) * *(const NAME(vector) *)(samples + t + v * LANES);
+    return (QUARTER(0) + QUARTER(2)) + (QUARTER(1) + QUARTER(3));
+}
+
+static TARGET void NAME(rows)(const float *samples, const float *rows, int64_t taps, int64_t up, int64_t down, int64_t phase,
+                              int64_t count, float *out)
+{
+    const int64_t whole = down / up, part = down % up;
+
+    for (int64_t k = 0; k < count; k += 4) {
+        quad sums[4];
+
+        for (int i = 0; i < 4; i++) {
+            sums[i] = NAME(row)(samples, rows + phase * taps, taps);
+            if (k + i + 1 >= count)         /* behind the last output there may be no samples: stay with it */
+                continue;
+            samples += whole;
+            phase += part;
+            if (phase >= up) {
+                phase -= up;
+                samples++;
+            }
+        }
+        const quad low = __builtin_shufflevector(sums[0], sums[1], 0, 4, 1, 5)
+            + __builtin_shufflevector(sums[0], sums[1], 2, 6, 3, 7);
+        const quad high = __builtin_shufflevector(sums[2], sums[3], 0, 4, 1, 5)
+            + __builtin_shufflevector(sums[2], sums[3], 2, 6, 3, 7);
+        *(quad *)(out + k) = __builtin_shufflevector(low, high, 0, 1, 4, 5) + __builtin_shufflevector(low, high, 2, 3, 6, 7);
+    }
+}
+
+#undef QUARTER

@@ -4,6 +4,17 @@
 #define MEDIAFLOW_KERNELS_H
 
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Zeros that start with a cache line, so that vectors of them never straddle two. NULL without memory; free() them. */
+static inline float *mediaflow_zeros(int64_t count)
+{
+    const size_t size = (count * sizeof(float) + 63) / 64 * 64;
+    float *zeros = aligned_alloc(64, size);
+
+    return zeros ? memset(zeros, 0, size) : NULL;
+}
 
 /* g711_kernel.c: `count` samples from `data` to `out`, which must not overlap. */
 void mediaflow_mulaw_decode(const char *data, char *out, int64_t count);

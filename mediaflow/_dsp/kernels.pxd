@@ -13,6 +13,8 @@ cdef extern from "kernels.h":
         int64_t groups
         int64_t start
 
+    float *mediaflow_zeros(int64_t count) noexcept nogil
+
     void mediaflow_mulaw_decode(const char *data, char *out, int64_t count) noexcept nogil
     void mediaflow_mulaw_encode(const char *data, char *out, int64_t count) noexcept nogil
     void mediaflow_alaw_decode(const char *data, char *out, int64_t count) noexcept nogil

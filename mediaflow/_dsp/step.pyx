@@ -7,7 +7,7 @@ how many samples come at a time.
 
 from libc.math cimport fabs
 from libc.stdint cimport INT64_MAX, int64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from mediaflow._dsp.filter cimport LANES, RESOLUTION, ROWS, Coefficients
@@ -19,7 +19,17 @@ from mediaflow._dsp.kernels cimport (
     mediaflow_polyphase,
     mediaflow_rows,
     mediaflow_to_pcm,
+    mediaflow_zeros,
 )
+
+
+cdef inline int64_t _floor(int64_t ticks, int64_t by) noexcept nogil:
+    """Divide; a division takes longer than all the rest of a step's bookkeeping, and most are by 1 or 2."""
+    return ticks if by == 1 else ticks >> 1 if by == 2 else ticks // by
+
+
+cdef inline int64_t _ceil(int64_t ticks, int64_t by) noexcept nogil:
+    return _floor(ticks + by - 1, by)
 
 
 cdef int step_open(Step *step, const Coefficients *of) except -1 nogil:
@@ -28,9 +38,9 @@ cdef int step_open(Step *step, const Coefficients *of) except -1 nogil:
     # A last tile reads past the last sample it needs, by its own width and that of its taps' last group.
     step.capacity = (2 * of.reach + BLOCK) // of.streams + 2 * SLACK if of.taps else BLOCK
     step.room = (BLOCK // of.down + 2 if of.shape == LANES else OUTPUTS) + 2 * SLACK
-    step.streams = <float *>calloc(of.streams * step.capacity, sizeof(float))
+    step.streams = mediaflow_zeros(of.streams * step.capacity)
     cdef int64_t phases = of.up if of.shape == LANES else 1
-    step.sums = <float *>calloc(phases * step.room, sizeof(float))
+    step.sums = mediaflow_zeros(phases * step.room)
     step.pcm = <char *>malloc(2 * phases * step.room)
     if step.streams == NULL or step.sums == NULL or step.pcm == NULL:
         with gil:
@@ -58,7 +68,7 @@ cdef void step_restart(Step *step) noexcept nogil:
 cdef int64_t step_ready(const Step *step, int64_t received) noexcept nogil:
     """Count the outputs that ``received`` samples determine, from the start of the stream."""
     cdef int64_t complete = received - step.filter.reach
-    cdef int64_t ready = (complete * step.filter.up + step.filter.down - 1) // step.filter.down
+    cdef int64_t ready = _ceil(complete * step.filter.up, step.filter.down)
     return min(ready, step.limit) if complete > 0 else 0
 
 
@@ -84,17 +94,19 @@ cdef float *_append(Step *step, int64_t count) except NULL nogil:
 cdef int step_take(Step *step, const float *samples, int64_t count) except -1 nogil:
     """Append at most BLOCK samples."""
     cdef int64_t streams = step.filter.streams
-    cdef int64_t stream, skipped, index
+    cdef int64_t stream, skipped, round
     if streams == 1:
         memcpy(_append(step, count), samples, count * sizeof(float))
         return 0
+    round = _floor(step.received, streams)
     for stream in range(streams):
-        skipped = (stream - step.received % streams + streams) % streams
+        skipped = round * streams + stream - step.received
+        if skipped < 0:
+            skipped += streams
         if skipped < count:
-            index = (step.received + skipped) // streams - step.first
             mediaflow_pick(
-                samples + skipped, streams, (count - skipped + streams - 1) // streams,
-                step.streams + stream * step.capacity + index,
+                samples + skipped, streams, _ceil(count - skipped, streams),
+                step.streams + stream * step.capacity + _ceil(step.received - stream, streams) - step.first,
             )
     step.received += count
     return 0
@@ -123,13 +135,13 @@ cdef int64_t step_give(Step *step) noexcept nogil:
     if count <= 0:
         return 0
     if of.shape == LANES:
-        position = step.returned // of.up
+        position = _floor(step.returned, of.up)
         mediaflow_polyphase(
             of.parts, of.up, of.down, step.streams + position - step.first, step.capacity,
-            (step.returned % of.up + count + of.up - 1) // of.up, step.sums, step.room,
+            _ceil(step.returned + count, of.up) - position, step.sums, step.room,
         )
         step.returned += count
-        _drop(step, step.returned // of.up + of.back)
+        _drop(step, _floor(step.returned, of.up) + of.back)
         return count
     count = min(count, OUTPUTS)
     ticks = step.returned * of.down
@@ -148,9 +160,9 @@ cdef int64_t step_give(Step *step) noexcept nogil:
 cdef int64_t step_give_pcm(Step *step, char *out) noexcept nogil:
     """Write the next outputs as 16 bits, and return how many."""
     cdef int64_t up = step.filter.up if step.filter.shape == LANES else 1
-    cdef int64_t skip = step.returned % up
+    cdef int64_t skip = step.returned - _floor(step.returned, up) * up
     cdef int64_t count = step_give(step)
-    cdef int64_t rounds = (skip + count + up - 1) // up
+    cdef int64_t rounds = _ceil(skip + count, up)
     if rounds * up == count:
         mediaflow_to_pcm(step.sums, step.room, up, rounds, out)
     else:
@@ -162,7 +174,7 @@ cdef int64_t step_give_pcm(Step *step, char *out) noexcept nogil:
 cdef void _drop(Step *step, int64_t oldest) noexcept nogil:
     """Forget what lies before ``oldest`` in each stream."""
     cdef int64_t spent = oldest - step.first
-    cdef int64_t held = (step.received + step.filter.streams - 1) // step.filter.streams - oldest
+    cdef int64_t held = _ceil(step.received, step.filter.streams) - oldest
     cdef int64_t stream
     cdef float *start
     if spent <= 0:

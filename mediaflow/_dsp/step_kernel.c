@@ -65,14 +65,20 @@ void mediaflow_to_pcm(const float *sums, int64_t room, int64_t up, int64_t count
         interleave(sums, room, up, count, (int16_t *)pcm);
 }
 
+/* The filter of a single tap. */
 EVERY_LEVEL
-static void add_scaled(const float *restrict samples, float tap, int64_t count, float *restrict out)
+static void scale(const float *restrict samples, float tap, int64_t count, float *restrict out, int fresh)
 {
-    for (int64_t i = 0; i < count; i++)
-        out[i] += tap * samples[i];
+    if (fresh)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = tap * samples[i];
+    else
+        for (int64_t i = 0; i < count; i++)
+            out[i] += tap * samples[i];
 }
 
 enum { REACH = 5, BLOCKS = 10 };
+typedef float quad __attribute__((vector_size(16), aligned(4)));
 
 #if MANY_LEVELS
 #define LANES 16
@@ -102,59 +108,36 @@ enum { REACH = 5, BLOCKS = 10 };
 #define TARGET
 #include "fir.h"
 
-static void lanes(const float *samples, const float *taps, int64_t groups, float *out, int64_t count)
-{
 #if MANY_LEVELS
-    if (__builtin_cpu_supports("x86-64-v4"))
-        lanes_v4(samples, taps, groups, out, count);
-    else if (__builtin_cpu_supports("x86-64-v3"))
-        lanes_v3(samples, taps, groups, out, count);
-    else
+#define AT_BEST_LEVEL(function, ...) do { \
+    if (__builtin_cpu_supports("x86-64-v4")) function##_v4(__VA_ARGS__); \
+    else if (__builtin_cpu_supports("x86-64-v3")) function##_v3(__VA_ARGS__); \
+    else function##_plain(__VA_ARGS__); \
+} while (0)
+#else
+#define AT_BEST_LEVEL(function, ...) function##_plain(__VA_ARGS__)
 #endif
-        lanes_plain(samples, taps, groups, out, count);
-}
 
 void mediaflow_polyphase(const struct part *parts, int64_t up, int64_t down, const float *streams, int64_t capacity,
                          int64_t count, float *sums, int64_t room)
 {
     for (int64_t phase = 0; phase < up; phase++, sums += room) {
-        memset(sums, 0, (count + SLACK) * sizeof(float));
+        int fresh = 1;
+
         for (int64_t stream = 0; stream < down; stream++, parts++) {
             const float *samples = streams + stream * capacity + parts->start;
 
             if (parts->groups)
-                lanes(samples, parts->taps, parts->groups, sums, count);
+                AT_BEST_LEVEL(lanes, samples, parts->taps, parts->groups, sums, count, fresh);
             else if (parts->taps)
-                add_scaled(samples, *parts->taps, count, sums);
+                scale(samples, *parts->taps, count, sums, fresh);
+            fresh = fresh && !parts->taps;
         }
     }
 }
 
-/* Here a vector's lanes are taps, for the phases are too many to have sixteen outputs of one at a time. Output k is
- * summed in STRIDE partial sums and those as a tree. From one output to the next the position moves on by down/up. */
-EVERY_LEVEL
 void mediaflow_rows(const float *samples, const float *rows, int64_t taps, int64_t up, int64_t down, int64_t phase,
                     int64_t count, float *sums)
 {
-    const int64_t whole = down / up, part = down % up;
-
-    for (int64_t k = 0; k < count; k++) {
-        const float *row = rows + phase * taps;
-        float lane[STRIDE] = {0};
-
-        for (int64_t t = 0; t < taps; t += STRIDE)
-            for (int i = 0; i < STRIDE; i++)
-                lane[i] += row[t + i] * samples[t + i];
-        for (int half = STRIDE / 2; half > 0; half /= 2)
-            for (int i = 0; i < half; i++)
-                lane[i] += lane[i + half];
-        sums[k] = lane[0];
-
-        samples += whole;
-        phase += part;
-        if (phase >= up) {
-            phase -= up;
-            samples++;
-        }
-    }
+    AT_BEST_LEVEL(rows, samples, rows, taps, up, down, phase, count, sums);
 }
