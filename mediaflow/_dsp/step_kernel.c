@@ -7,15 +7,15 @@
 #include "levels.h"
 
 /* Round to nearest, ties to even, and saturate. Adding 1.5 * 2^23 leaves no room for a fraction in a float's 24 bits,
- * so the integer stands in the lowest of them; unlike lrintf() it needs no function call on any level. */
-INLINE int16_t to_int16(float value)
+ * so the integer stands in the lowest 16 of them; unlike lrintf() it needs no function call on any level. */
+INLINE uint32_t round_bits(float value)
 {
     union { float number; uint32_t bits; } as;
 
     value = value > 32767.0f ? 32767.0f : value;
     value = value < -32768.0f ? -32768.0f : value;
     as.number = value + 12582912.0f;
-    return (int16_t)as.bits;
+    return as.bits;
 }
 
 EVERY_LEVEL
@@ -49,7 +49,16 @@ INLINE void interleave(const float *restrict sums, int64_t room, int64_t up, int
 {
     for (int64_t i = 0; i < count; i++)
         for (int64_t phase = 0; phase < up; phase++)
-            pcm[i * up + phase] = to_int16(sums[phase * room + i]);
+            pcm[i * up + phase] = (int16_t)round_bits(sums[phase * room + i]);
+}
+
+/* Two phases are a matter of 32-bit words, which every vector unit masks and shifts; little-endian, like PCM. */
+INLINE void interleave_two(const float *restrict even, const float *restrict odd, int64_t count, char *restrict pcm)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t pair = (round_bits(even[i]) & 0xFFFF) | round_bits(odd[i]) << 16;
+        memcpy(pcm + 4 * i, &pair, 4);      /* a pair of samples may stand on any even address */
+    }
 }
 
 EVERY_LEVEL
@@ -58,7 +67,7 @@ void mediaflow_to_pcm(const float *sums, int64_t room, int64_t up, int64_t count
     if (up == 1)
         interleave(sums, room, 1, count, (int16_t *)pcm);
     else if (up == 2)
-        interleave(sums, room, 2, count, (int16_t *)pcm);
+        interleave_two(sums, sums + room, count, pcm);
     else if (up == 3)
         interleave(sums, room, 3, count, (int16_t *)pcm);
     else

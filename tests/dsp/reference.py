@@ -16,6 +16,8 @@ Signal = NDArray[np.float64]
 
 DESIGNS = {"strict": (60.0, 0.946, 10.171), "fast": (36.0, 1.0, 10.061)}
 
+HALVED = {(44100, 16000), (48000, 8000)}
+
 
 def samples(pcm: bytes) -> Samples:
     """Read bytes as int16."""
@@ -54,13 +56,14 @@ def decibels(ratio: float) -> float:
 def resample(values: Samples, rate_in: int, rate_out: int, quality: str) -> Signal:
     """Convolve with the windowed sinc in double precision, one output at a time, without rounding.
 
-    44.1 to 16 kHz goes by 22.05: the first filter keeps clean what lies below 1 or 1.09 times 8 kHz.
+    Rates in HALVED are halved first; those filters keep clean what lies below 1 or 1.09 times half the last rate.
     """
-    if (rate_in, rate_out) == (44100, 16000):
-        edge = {"strict": 1.0, "fast": 1.09}[quality] * rate_out / 22050
-        halved = _convolve(values.astype(float), 44100, 22050, (np.ceil(98 / (14.36 * (2 - 2 * edge))), 1.0, 10.72246))
-        return _convolve(halved, 22050, rate_out, DESIGNS[quality])[: -(-len(values) * rate_out // rate_in)]
-    return _convolve(values.astype(float), rate_in, rate_out, DESIGNS[quality])
+    signal, rate = values.astype(float), rate_in
+    if (rate_in, rate_out) in HALVED:
+        rate //= 2
+        edge = {"strict": 1.0, "fast": 1.09}[quality] * rate_out / rate
+        signal = _convolve(signal, rate_in, rate, (np.ceil(98 / (14.36 * (2 - 2 * edge))), 1.0, 10.72246))
+    return _convolve(signal, rate, rate_out, DESIGNS[quality])[: -(-len(values) * rate_out // rate_in)]
 
 
 def _convolve(values: Signal, rate_in: int, rate_out: int, design: tuple[float, float, float]) -> Signal:
