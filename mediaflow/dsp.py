@@ -18,7 +18,8 @@ from mediaflow._dsp.g711 import (
 )
 from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes
 from mediaflow._dsp.resample import Resampler
-from mediaflow._dsp.vad import EnergyVad, VadEvent, VadResult
+from mediaflow._dsp.vad import EnergyVad
+from mediaflow._dsp.findings import VadEvent, VadResult
 
 __all__ = [
     "EnergyVad",

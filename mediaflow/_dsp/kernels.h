@@ -47,4 +47,11 @@ void mediaflow_pick(const float *samples, int64_t step, int64_t count, float *ou
 /* Round, saturate and interleave `count` outputs of each of `up` phases. */
 void mediaflow_to_pcm(const float *sums, int64_t room, int64_t up, int64_t count, char *pcm);
 
+
+/* vad_kernel.c: the energies of a frame of `count * step` samples in two bands. `work` holds `count` + PAST floats, of
+ * which the first PAST are kept from frame to frame. */
+enum { PAST = 8 };
+void mediaflow_band_energies(const char *pcm, int64_t step, int64_t count, float *work, float *low_energy,
+                             float *high_energy);
+
 #endif

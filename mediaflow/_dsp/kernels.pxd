@@ -7,6 +7,7 @@ ctypedef void (*Kernel)(const char *data, char *out, int64_t count) noexcept nog
 cdef extern from "kernels.h":
     enum: STRIDE
     enum: SLACK
+    enum: PAST
 
     struct part:
         const float *taps
@@ -31,3 +32,6 @@ cdef extern from "kernels.h":
     void mediaflow_from_pcm(const char *pcm, int64_t count, float *out) noexcept nogil
     void mediaflow_pick(const float *samples, int64_t step, int64_t count, float *out) noexcept nogil
     void mediaflow_to_pcm(const float *sums, int64_t room, int64_t up, int64_t count, char *pcm) noexcept nogil
+    void mediaflow_band_energies(
+        const char *pcm, int64_t step, int64_t count, float *work, float *low_energy, float *high_energy,
+    ) noexcept nogil
