@@ -6,6 +6,8 @@ numpy array. Results are ``bytes``. Items of another format raise ``TypeError``,
 wrong sizes ``ValueError``. Nothing here imports numpy.
 """
 
+from mediaflow._dsp.chain import Chain
+from mediaflow._dsp.findings import VadEvent, VadResult
 from mediaflow._dsp.g711 import (
     alaw_decode,
     alaw_decode_into,
@@ -18,12 +20,14 @@ from mediaflow._dsp.g711 import (
 )
 from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes
 from mediaflow._dsp.resample import Resampler
+from mediaflow._dsp.stage import Stage
 from mediaflow._dsp.vad import EnergyVad
-from mediaflow._dsp.findings import VadEvent, VadResult
 
 __all__ = [
+    "Chain",
     "EnergyVad",
     "Resampler",
+    "Stage",
     "VadEvent",
     "VadResult",
     "alaw_decode",

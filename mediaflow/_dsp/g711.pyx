@@ -18,6 +18,7 @@ Reference: ITU-T G.711 (11/88), tables 1a to 2b.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdlib cimport free, realloc
 
 from mediaflow._dsp.kernels cimport (
     Kernel,
@@ -27,6 +28,7 @@ from mediaflow._dsp.kernels cimport (
     mediaflow_mulaw_encode,
 )
 from mediaflow._dsp.span cimport Span, hold_codes, hold_output, hold_pcm
+from mediaflow._dsp.stage cimport Stage
 
 
 cdef bytes _decode(object data, Kernel kernel):
@@ -114,3 +116,48 @@ def alaw_encode_into(pcm, out) -> int:
     Returns the number of codes written. ``out`` must not overlap ``pcm``.
     """
     return _encode_into(pcm, out, mediaflow_alaw_encode)
+
+
+cdef class Codec(Stage):
+    """One direction of one law as a stage of a chain."""
+
+    cdef Kernel _kernel
+    cdef char *_out
+    cdef Py_ssize_t _room
+
+    def __dealloc__(self):
+        free(self._out)
+
+    cdef int feed(self, Span *data) except -1 nogil:
+        cdef Py_ssize_t count = data.size // self.bytes_in
+        cdef char *grown
+        if count * self.bytes_out > self._room:
+            grown = <char *>realloc(self._out, count * self.bytes_out)
+            if grown == NULL:
+                with gil:
+                    raise MemoryError
+            self._out = grown
+            self._room = count * self.bytes_out
+        self._kernel(data.start, self._out, count)
+        data.start, data.size = self._out, count * self.bytes_out
+        return 0
+
+
+cdef Stage codec(object function):
+    """Return the stage that does what one of the four plain functions does, or None."""
+    cdef Codec made = Codec.__new__(Codec)
+    if function is mulaw_decode:
+        made._kernel = mediaflow_mulaw_decode
+    elif function is alaw_decode:
+        made._kernel = mediaflow_alaw_decode
+    elif function is mulaw_encode:
+        made._kernel = mediaflow_mulaw_encode
+    elif function is alaw_encode:
+        made._kernel = mediaflow_alaw_encode
+    else:
+        return None
+    if function is mulaw_decode or function is alaw_decode:
+        made.bytes_in = 1
+    else:
+        made.bytes_out = 1
+    return made

@@ -1,15 +1,10 @@
 """The C-level contract of a fused chain: what one stage of `mediaflow.dsp.Chain` is to the next.
 
-A stage of your own is a Cython class, ``cimport``ing this file:
+A stage of your own is a Cython class that starts with
 
     from mediaflow._dsp.stage cimport Span, Stage
 
-    cdef class Halve(Stage):
-        cdef int feed(self, Span *data) except -1 nogil:
-            cdef int16_t *pcm = <int16_t *>data.start
-            for i in range(data.size // 2): ...
-
-Chains call `feed` and the others through C pointers, without the GIL for long blocks, and check at
+and extends ``Stage``; tests/dsp/plugin/gain.pyx is one, built out of tree by the tests. Chains call `feed` and the others through C pointers, without the GIL for long blocks, and check at
 their making only that rates and sample sizes meet. The obligations:
 
 * `feed` gets a run of samples of any length, 0 included, and replaces ``data`` by the output: memory
@@ -29,6 +24,8 @@ cdef class Stage:
     cdef readonly int rate_out
     cdef readonly int bytes_in      # in a sample: 1 for codes, 2 for PCM
     cdef readonly int bytes_out
+    cdef Stage following            # the chain's; leave it alone
+    cdef bint linked
 
     cdef int feed(self, Span *data) except -1 nogil
     cdef int finish(self, Span *data) except -1 nogil
