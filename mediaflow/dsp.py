@@ -7,6 +7,7 @@ wrong sizes ``ValueError``. Nothing here imports numpy.
 """
 
 from mediaflow._dsp.chain import Chain
+from mediaflow._dsp.chunks import speech_chunks
 from mediaflow._dsp.findings import VadEvent, VadResult
 from mediaflow._dsp.g711 import (
     alaw_decode,
@@ -43,5 +44,6 @@ __all__ = [
     "mulaw_encode",
     "mulaw_encode_into",
     "rms_dbfs",
+    "speech_chunks",
     "swap_bytes",
 ]
