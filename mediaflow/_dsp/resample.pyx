@@ -234,13 +234,13 @@ cdef class Resampler(Stage):
 
     cdef int _reserve(self, int64_t samples) except -1 nogil:
         cdef char *grown
-        if 2 * samples > self._room:
-            grown = <char *>realloc(self._out, 4 * samples)
+        if self._out == NULL or 2 * samples > self._room:
+            grown = <char *>realloc(self._out, 4 * samples + 64)
             if grown == NULL:
                 with gil:
                     raise MemoryError
             self._out = grown
-            self._room = 4 * samples
+            self._room = 4 * samples + 64
         return 0
 
     cdef int feed(self, Span *data) except -1 nogil:
