@@ -8,8 +8,9 @@ from mediaflow._dsp.vad cimport EnergyVad
 
 cdef enum:
     FRAME_MS = 20
-    # A pause of 200 ms loses up to 100 to the detector, which wants to be sure; frames may lie badly.
-    LONG_PAUSE = 4              # frames
+    # 200 ms without speech: no stop inside a word lasts as long. The detector wants to be sure before it
+    # calls something a pause, so one of 200 ms may look like 100 in noise, and then competes by length.
+    LONG_PAUSE = 10             # frames
 
 
 cdef int64_t _cut(const Verdict *verdicts, int64_t first, int64_t last) noexcept nogil:
