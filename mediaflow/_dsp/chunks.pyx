@@ -8,9 +8,9 @@ from mediaflow._dsp.vad cimport EnergyVad
 
 cdef enum:
     FRAME_MS = 20
-    # 200 ms without speech: no stop inside a word lasts as long. The detector wants to be sure before it
-    # calls something a pause, so one of 200 ms may look like 100 in noise, and then competes by length.
-    LONG_PAUSE = 10             # frames
+    # Half a second without speech is a pause for certain. A shorter run of quiet frames may be a weak
+    # sound inside a word, so there the longest is taken.
+    LONG_PAUSE = 25             # frames
 
 
 cdef int64_t _cut(const Verdict *verdicts, int64_t first, int64_t last) noexcept nogil:

@@ -10,9 +10,9 @@ The kernel is symmetric around its output (linear phase), so every frequency is 
 delay can be taken out entirely: output ``k`` needs the input up to half a kernel after its time and
 is returned as soon as that has arrived. That wait is the `latency`; nothing is shifted.
 
-        8 -> 16 kHz    wait      per 20 ms frame
-        strict         7.5 ms    STRICT ns
-        fast           4.5 ms    FAST ns
+        8 -> 16 kHz    wait      a 20 ms frame, on a Zen 5 core
+        strict         7.5 ms    410 ns
+        fast           4.5 ms    200 ns
 """
 
 cimport cython
