@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .dsp_quality import QUALITIES, amplitude, detect, ours, steady, tone
-from .dsp_speed import soxr
+from .dsp_quality import Convert, amplitude, detect, ours, soxr_hq, steady, tone
+from .dsp_speed import QUALITIES, soxr
 
 COLOURS = {"fast": "tab:blue", "strict": "tab:green", "soxr HQ": "tab:grey"}
 
 
-def converters(rate_in: int, rate_out: int) -> dict[str, Any]:
-    found = {quality: ours(rate_in, rate_out, quality) for quality in QUALITIES}
+def converters(rate_in: int, rate_out: int) -> dict[str, Convert]:
+    found: dict[str, Convert] = {quality: ours(rate_in, rate_out, quality) for quality in QUALITIES}
     if soxr:
-        found["soxr HQ"] = lambda pcm: soxr.resample(pcm, rate_in, rate_out, quality="HQ")
+        found["soxr HQ"] = soxr_hq(rate_in, rate_out)
     return found
 
 

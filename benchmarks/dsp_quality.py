@@ -36,7 +36,8 @@ def amplitude(signal: Signal, rate: int, frequency: float) -> float:
 
 def tone(rate: int, frequency: float, level: float = 20000) -> NDArray[np.int16]:
     """Make two seconds of a sine."""
-    return np.rint(level * np.sin(2 * np.pi * frequency / rate * np.arange(2 * rate) + 0.3)).astype(np.int16)
+    samples = level * np.sin(2 * np.pi * frequency / rate * np.arange(2 * rate) + 0.3)
+    return np.asarray(np.rint(samples), np.int16)
 
 
 def steady(convert: Convert, pcm: NDArray[np.int16], rate_out: int) -> Signal:
@@ -50,6 +51,10 @@ def ours(rate_in: int, rate_out: int, quality: Any) -> Convert:
         return np.frombuffer(resampler.process(pcm.data) + resampler.flush(), np.int16)
 
     return convert
+
+
+def soxr_hq(rate_in: int, rate_out: int) -> Convert:
+    return lambda pcm: np.asarray(soxr.resample(pcm, rate_in, rate_out, quality="HQ"))
 
 
 def sinad(convert: Convert, rate_in: int, rate_out: int) -> float:
@@ -85,9 +90,7 @@ def rejection(convert: Convert, rate_in: int, rate_out: int, edge: float) -> flo
 def resample_figures() -> Iterator[Figure]:
     """SINAD, rejection and delay for the rates of the goals."""
     for rate_in, rate_out in RESAMPLE_GOALS:
-        peer: Convert | None = None
-        if soxr:
-            peer = lambda pcm, a=rate_in, b=rate_out: soxr.resample(pcm, a, b, quality="HQ")  # noqa: E731
+        peer = soxr_hq(rate_in, rate_out) if soxr else None
         for quality in QUALITIES:
             name = f"{rate_in}-{rate_out} {quality}"
             convert = ours(rate_in, rate_out, quality)
@@ -103,9 +106,14 @@ def resample_figures() -> Iterator[Figure]:
         theirs = None
         if soxr:
             stream = soxr.ResampleStream(8000, 16000, 1, dtype="int16", quality="HQ")
-            theirs = click_delay(lambda pcm, s=stream: s.resample_chunk(pcm))
-        mean = click_delay(lambda pcm, r=resampler: np.frombuffer(r.process(pcm.data), np.int16))
+            theirs = click_delay(stream.resample_chunk)
+        mean = click_delay(streamed(resampler))
         yield Figure(f"8000-16000 {quality}: a click's delay, 1 ms feed", "ms", mean, "soxr HQ", theirs)
+
+
+def streamed(resampler: dsp.Resampler) -> Convert:
+    """Convert piece by piece."""
+    return lambda pcm: np.frombuffer(resampler.process(pcm.data), np.int16)
 
 
 def click_delay(process: Convert) -> float:
@@ -122,7 +130,7 @@ def click_delay(process: Convert) -> float:
 
 def auc(scores: Signal, truth: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve: how often speech scores above noise; ties count half."""
-    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     speech, rest = int(truth.sum()), int((~truth).sum())
     return float((ranks[truth].sum() - speech * (speech + 1) / 2) / (speech * rest))
@@ -153,8 +161,8 @@ def detect() -> Detection:
         scores.append(result.scores[:count])
         speech.append(decided)
         truth.append(track.truth)
-        for start in np.nonzero(track.truth[1:] & ~track.truth[:-1])[0] + 1:
-            onsets.append(int(np.argmax(np.append(decided[start : start + 50], True))))
+        starts = np.nonzero(track.truth[1:] & ~track.truth[:-1])[0] + 1
+        onsets += [int(np.argmax(np.append(decided[start : start + 50], True))) for start in starts]
         for mode, marks in peers.items():
             vad = webrtcvad.Vad(mode)
             pcm = track.pcm

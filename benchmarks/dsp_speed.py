@@ -1,8 +1,8 @@
 """Speed of `mediaflow.dsp` beside its peers.
 
-Each row runs ours and the peer in turn, round by round, so that a change of the machine's speed meets both; the figures
-are medians over the rounds and the ratio is the median of the rounds' ratios. Inputs change from call to call, because a
-frame that repeats teaches the branch predictor its samples.
+Each row runs ours and the peer in turn, round by round, so that a change of the machine's speed meets both; the
+figures are medians over the rounds and the ratio is the median of the rounds' ratios. Inputs change from call to call,
+because a frame that repeats teaches the branch predictor its samples.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
@@ -92,6 +93,11 @@ def measure(row: Row, rounds: int = ROUNDS) -> Timing:
     return Timing(statistics.median(ours), statistics.median(peers), ratio)
 
 
+def with_width(function: Callable[..., object]) -> Call:
+    """Call a function of audioop on 16-bit samples."""
+    return lambda data: function(data, 2)
+
+
 def g711_rows() -> Iterator[Row]:
     """Frames of 20 ms at 8 and 16 kHz, a second and a minute."""
     decode_goals = {160: 2.3, 320: 3.0, 8000: 9.0, 480_000: 9.0}
@@ -103,9 +109,9 @@ def g711_rows() -> Iterator[Row]:
         ):
             codes = [encode(frame) for frame in pcm]
             if audioop:
-                to_pcm, to_codes = (getattr(audioop, name) for name in names)
-                yield Row(f"{law}_decode {count}", decode, "audioop", lambda x, c=to_pcm: c(x, 2), codes, codes, goal)
-                yield Row(f"{law}_encode {count}", encode, "audioop", lambda x, c=to_codes: c(x, 2), pcm, pcm, 38.0)
+                to_pcm, to_codes = (with_width(getattr(audioop, name)) for name in names)
+                yield Row(f"{law}_decode {count}", decode, "audioop", to_pcm, codes, codes, goal)
+                yield Row(f"{law}_encode {count}", encode, "audioop", to_codes, pcm, pcm, 38.0)
             if count > 8000:
                 out = [np.frombuffer(dsp.mulaw_decode(codes[0]), np.int16)]
                 yield Row(f"{law}_decode {count}", decode, "numpy.copy", lambda x: x.copy(), codes, out, 1.0)
@@ -120,7 +126,7 @@ RESAMPLE_GOALS = {
     (48000, 8000): (3.2, 2.3),
     (44100, 16000): (2.2, 1.2),
 }
-QUALITIES: tuple[Literal["fast"], Literal["strict"]] = ("fast", "strict")
+QUALITIES: tuple[Literal["fast", "strict"], ...] = ("fast", "strict")
 
 
 def resample_rows() -> Iterator[Row]:
@@ -131,7 +137,9 @@ def resample_rows() -> Iterator[Row]:
                 continue
             pcm = frames(count)
             arrays = [np.frombuffer(frame, np.int16) for frame in pcm]
-            for quality, goal in zip(QUALITIES, goals if name == "20 ms" else (4.2, 1.6), strict=True):
+            minute_goals = (4.2, 1.6)
+            for index, quality in enumerate(QUALITIES):
+                goal = (goals if name == "20 ms" else minute_goals)[index]
                 title = f"resample {rate_in}-{rate_out} {quality} {name}"
                 ours = dsp.Resampler(rate_in, rate_out, quality).process
                 if soxr:
@@ -139,8 +147,8 @@ def resample_rows() -> Iterator[Row]:
                     yield Row(title, ours, "soxr HQ", stream.resample_chunk, pcm, arrays, goal)
                 if samplerate and (rate_in, name) == (8000, "20 ms"):
                     floats = [array.astype(np.float32) for array in arrays]
-                    medium = samplerate.Resampler("sinc_medium")
-                    yield Row(title, ours, "samplerate", lambda x, c=medium: c.process(x, 2.0), pcm, floats)
+                    medium = partial(samplerate.Resampler("sinc_medium").process, ratio=2.0)
+                    yield Row(title, ours, "samplerate", medium, pcm, floats)
                 if signal and (rate_in, name) == (8000, "20 ms"):
                     yield Row(title, ours, "scipy poly", lambda x: signal.resample_poly(x, 2, 1), pcm, arrays)
     if audioop:
@@ -168,10 +176,8 @@ def vad_rows() -> Iterator[Row]:
         pcm = frames(rate // 50)
         ours = dsp.EnergyVad(rate).process
         if webrtcvad:
-            vad = webrtcvad.Vad(2)
-            yield Row(
-                f"EnergyVad {rate} 20 ms", ours, "webrtcvad", lambda x, v=vad, r=rate: v.is_speech(x, r), pcm, pcm, goal
-            )
+            theirs: Call = partial(webrtcvad.Vad(2).is_speech, sample_rate=rate)
+            yield Row(f"EnergyVad {rate} 20 ms", ours, "webrtcvad", theirs, pcm, pcm, goal)
         yield Row(f"EnergyVad {rate} 20 ms", ours, "numpy rms", numpy_rms, pcm, pcm)
     minute = b"".join(noise(8000 * 2, seed) + bytes(8000) for seed in range(24))
     cut: Call = lambda x: dsp.speech_chunks(x, 8000)  # noqa: E731

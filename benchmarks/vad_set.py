@@ -13,6 +13,7 @@ Two halves with different voices, texts and noises: parameters are chosen on ``d
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import wave
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def on_line(samples: Signal) -> Signal:
 
 
 def talk(voice: str, speed: int, pitch: int, generator: np.random.Generator) -> Signal:
-    """Speak one side of a conversation: turns of one to three sentences, and 1.5 to 6 seconds of listening after each."""
+    """Speak one side of a conversation: one to three sentences, then 1.5 to 6 seconds of listening, and so on."""
     texts = TEXTS[voice[:2]]
     result = np.zeros(SECONDS * RATE)
     position = int(generator.uniform(0.8, 2) * RATE)
@@ -132,7 +133,7 @@ def label(clean: Signal, gap_ms: int = 200) -> NDArray[np.bool_]:
     energy = powers(clean)
     truth = energy > np.percentile(energy[energy > 0], 90) * 10 ** (-35 / 10)
     spoken = np.nonzero(truth)[0]
-    for last, following in zip(spoken, spoken[1:], strict=False):
+    for last, following in itertools.pairwise(spoken):
         if following - last <= gap_ms // 20:
             truth[last:following] = True
     return truth

@@ -4,8 +4,9 @@ A stage of your own is a Cython class that starts with
 
     from mediaflow._dsp.stage cimport Span, Stage
 
-and extends ``Stage``; tests/dsp/plugin/gain.pyx is one, built out of tree by the tests. Chains call `feed` and the others through C pointers, without the GIL for long blocks, and check at
-their making only that rates and sample sizes meet. The obligations:
+and extends ``Stage``; tests/dsp/plugin/gain.pyx is one, built out of tree by the tests. Chains call
+`feed` and the others through C pointers, without the GIL for long blocks, and check at their making
+only that rates and sample sizes meet. The obligations:
 
 * `feed` gets a run of samples of any length, 0 included, and replaces ``data`` by the output: memory
   of the stage's own, valid until its next call, or a part of the input. Input must not be written

@@ -64,9 +64,9 @@ cdef enum:
 cdef double FIRST_FLOOR = -35.0
 
 # For frames of 20 ms; shares of a change that is followed in one frame.
-cdef double FLOOR_SHARE = 0.455      # of the level whose minima make the floor
-cdef double NOISE_SHARE = 0.051      # of a frame's level in the noise's mean and spread
-cdef double FLOOR_TO_MEAN = 1.7   # spreads between a floor and the mean that goes with it ...
+cdef double FLOOR_SHARE = 0.455     # of the level whose minima make the floor
+cdef double NOISE_SHARE = 0.051     # of a frame's level in the noise's mean and spread
+cdef double FLOOR_TO_MEAN = 1.7     # spreads between a floor and the mean that goes with it ...
 cdef double BELOW = 0.941           # ... and how many the mean may be off, down and up
 cdef double ABOVE = 1.89
 cdef double MIN_SPREAD = 0.074      # dB
@@ -75,19 +75,19 @@ cdef double MORE_SPREAD = 0.036
 cdef double FIRST_SPREAD = 1.3
 cdef double MAX_STEP = 6.0          # dB by which one frame can pull at mean and spread
 cdef double DEAF = 0.945            # spreads by which noise stands out of itself
-cdef double MAX_STAND = 10       # spreads that count for more no more
-cdef double HIGH_WEIGHT = 1.13     # of the high band against the low one
+cdef double MAX_STAND = 10          # spreads that count for more no more
+cdef double HIGH_WEIGHT = 1.13      # of the high band against the low one
 cdef double FILL = 0.811
 cdef double DRAIN = 0.208
-cdef double DRAIN_LOUD = 0.00324     # more of it in a frame that does not stand out, for each unit of the loudest lately
+cdef double DRAIN_LOUD = 0.00324    # more in a frame that does not stand out, for each unit of the loudest lately
 cdef double LATELY = 0.998          # share of the loudest frame that is left after one frame
 cdef double QUIET = 0.3             # a frame that stands out less than this, or this share of the loudest, ...
 cdef double QUIET_SHARE = 0.06
 cdef double PAUSE = 1600.0          # ... is a pause after so many ms, divided by the loudest ...
 cdef double MIN_PAUSE = 60.0        # ... but not before so many
 cdef double AFTER_PAUSE = 1.0       # and what it leaves in the bucket
-cdef double BUCKET = 8          # what the bucket holds from frame to frame
-cdef double NOISE_BELOW = 8.42     # a frame with a lower score tells about the noise
+cdef double BUCKET = 8              # what the bucket holds from frame to frame
+cdef double NOISE_BELOW = 8.42      # a frame with a lower score tells about the noise
 cdef double BOTTOM = 3.0            # score of an empty bucket: the last drop may take it lower
 cdef double MAX_SCORE = 20.0
 cdef double SURE = 4.0              # more score than start_db that a segment must reach to begin

@@ -1,8 +1,8 @@
 """Speed as a number that does not depend on the day: instructions per call, by valgrind, against a committed budget.
 
 Counted is what runs in the compiled core, not in Python, and the difference of two runs, so that starting up does not
-count. valgrind has no AVX-512: this is the AVX2 level. ``python tests/dsp/test_budget.py`` writes the budget anew, which
-is right after a change that is meant to cost or to save; compilers differ, so the budget names its own.
+count. valgrind has no AVX-512: this is the AVX2 level. ``PYTHONPATH=tests python tests/dsp/test_budget.py`` writes the
+budget anew, which is right after a change that is meant to cost or to save; compilers differ, so the budget names its.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def instructions(work: str, calls: int) -> int:
         driver = [sys.executable, str(HERE / "budget_driver.py"), work, str(calls)]
         subprocess.run([*command, *driver], check=True, capture_output=True)
         text = out.read_text()
-    # Lines are "ob=" for the object that follows, "<line> <cost>" for costs of its own, and after "calls=" one line with
-    # the cost of what was called, which is counted where it belongs.
+    # Lines are "ob=" for the object that follows, "<line> <cost>" for costs of its own, and after "calls=" one line
+    # with the cost of what was called, which is counted where it belongs.
     ours, called, total = False, False, 0
     for line in text.splitlines():
         if line.startswith("ob="):

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-import soxr  # type: ignore[import-untyped]
+import soxr
 from dsp import reference
 from hypothesis import given, settings, strategies as st
 

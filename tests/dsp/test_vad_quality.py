@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_cuts(needs: Callable[..., None]) -> None:
 
         assert chunks[0][0] == 0
         assert chunks[-1][1] == len(track.pcm) // 2
-        for (start, end), (following, _) in zip(chunks, chunks[1:], strict=False):
+        for (start, end), (following, _) in itertools.pairwise(chunks):
             assert end == following
             assert 10 * vad_set.RATE <= end - start <= 25 * vad_set.RATE
             window = track.truth[start // vad_set.FRAME + 500 : start // vad_set.FRAME + 1250]
