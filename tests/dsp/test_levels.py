@@ -18,7 +18,7 @@ from mediaflow import dsp
 Array = NDArray[np.generic]
 Run = Callable[[ctypes.CDLL], list[Array]]
 
-SOURCES = Path(dsp.__file__).with_name("_dsp")
+SOURCES = Path(__file__).parents[2] / "mediaflow" / "_dsp"
 LEVELS = {"x86-64": "sse2", "x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512bw"}
 GENERATOR = np.random.default_rng(12)
 PCM = np.concatenate([np.arange(-32768, 32768), GENERATOR.integers(-32768, 32768, 5001)]).astype(np.int16)
