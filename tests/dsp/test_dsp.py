@@ -118,7 +118,7 @@ dsp.EnergyVad(8000).process(dsp.mix(pcm, pcm))
 dsp.guess_byte_order(pcm), dsp.rms_dbfs(pcm)
 assert "numpy" not in sys.modules, "numpy was imported"
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)  # -P: not from the current folder
 
 
 @pytest.mark.parametrize("name", dsp.__all__)
