@@ -72,7 +72,7 @@ static TARGET void NAME(lanes)(const float *samples, const float *taps, int64_t 
 
 /* The other shape of filter: too many phases to have many outputs of one at a time, so here the lanes are taps. An output
  * has STRIDE partial sums, which are added as a tree: to four, by quarters of the vector, then to one, together with the
- * next three outputs', so that the last additions have full vectors, too. 2 ns an output of 112 taps. */
+ * next three outputs', so that the last additions have full vectors, too. 3 ns an output of 112 taps. */
 #define QUARTER(i) __builtin_shufflevector(sums[(i) * 4 / LANES], sums[(i) * 4 / LANES], \
                                            (i) * 4 % LANES, (i) * 4 % LANES + 1, (i) * 4 % LANES + 2, (i) * 4 % LANES + 3)
 

@@ -29,7 +29,7 @@ band and µ-law, white, pink, babble and hum noise at 20 to 0 dB), the figures t
     first frame marked after speech sets in, median / 90th of 100   20 / 80 ms
     false alarms with digital silence between words                 0.0 %
 
-Without the bucket, a smoothed level over the noise had an AUC of 0.86; without the high band 0.977.
+A smoothed level of one band over the noise, without a bucket, had an AUC of 0.86 there.
 Music is speech to it, and a steady tone is speech for 1.5 seconds. So is noise that sets in after
 digital silence, as it does when a line is opened, if it lies above ``silence_dbfs``.
 
