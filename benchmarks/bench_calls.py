@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from .load import Harness
 SERVER_CORE, HARNESS_CORE = 0, 1
 
 BY_HAND = "by hand"
+HEADING = "server     calls  frames  wrong  calls cut  p50 ms  p99 ms   max ms  core  µs/frame  harness"
 MESSAGE_MS = {"mediaflow": 20, "shipped": 100}
 
 PIPELINE = """
@@ -84,7 +85,7 @@ class Server(NamedTuple):
 
 
 @asynccontextmanager
-async def started(name: str, eka_port: int) -> AsyncIterator[Server]:
+async def started(name: str, eka_port: int, verbose: bool) -> AsyncIterator[Server]:
     """Run a server on its core; stop it at the end and check that it says all is well."""
     with tempfile.TemporaryDirectory() as folder:
         if name != BY_HAND:
@@ -96,7 +97,7 @@ async def started(name: str, eka_port: int) -> AsyncIterator[Server]:
         process = subprocess.Popen(  # noqa: ASYNC220 (only starting it; what follows is waited for elsewhere)
             ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", *command],
             stdout=subprocess.PIPE,
-            stderr=None if "-v" in sys.argv else subprocess.DEVNULL,
+            stderr=None if verbose else subprocess.DEVNULL,
             text=True,
         )
         assert process.stdout is not None
@@ -111,11 +112,11 @@ async def started(name: str, eka_port: int) -> AsyncIterator[Server]:
         assert name == BY_HAND or process.returncode == 0, f"{name} ended with {process.returncode}"
 
 
-async def measure(name: str, calls: int, seconds: float) -> Row:
+async def measure(name: str, calls: int, seconds: float, verbose: bool) -> Row:
     """Play calls to a server and return what was seen."""
     harness = Harness(seconds, exact=name != BY_HAND)
     eka_port = await harness.serve()
-    async with started(name, eka_port) as server:
+    async with started(name, eka_port, verbose) as server:
         before = server.cpu()
         await harness.play(server.port, server.path, calls)
         cpu = server.cpu() - before
@@ -138,26 +139,21 @@ async def measure(name: str, calls: int, seconds: float) -> Row:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, nargs="+", default=[100, 300, 500])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("-v", action="store_true", help="show the servers' logs")
-    options = parser.parse_args()
+def main(
+    calls: Sequence[int] = (100, 300, 500), seconds: float = 10.0, as_json: bool = False, verbose: bool = False
+) -> None:
+    """Measure every server with every number of calls; exit with a message if audio was wrong or missing."""
     os.sched_setaffinity(0, {HARNESS_CORE})
     rows = []
-    for calls in options.calls:
+    for number in calls:
         for name in (*MESSAGE_MS, BY_HAND):
-            row = asyncio.run(measure(name, calls, options.seconds))
+            row = asyncio.run(measure(name, number, seconds, verbose))
             rows.append(row)
-            if options.json:
+            if as_json:
                 print(json.dumps(row._asdict()))
                 continue
             if len(rows) == 1:
-                print(
-                    f"{'server':10} calls  frames  wrong  calls cut  p50 ms  p99 ms   max ms  core  µs/frame  harness"
-                )
+                print(HEADING)
             print(
                 f"{row.server:10} {row.calls:5} {row.frames:7} {row.wrong:6} {row.missing:10} {row.p50_ms:7.2f} "
                 f"{row.p99_ms:7.2f} {row.max_ms:8.2f} {row.cpu:4.0%} {row.us_per_frame:9.1f} {row.harness:7.0%}"
@@ -166,5 +162,14 @@ def main() -> None:
         sys.exit("audio was wrong or missing")
 
 
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, nargs="+", default=[100, 300, 500])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", dest="as_json", action="store_true")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="show the servers' logs")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main()
+    main(**vars(_parse()))
