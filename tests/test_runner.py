@@ -11,7 +11,17 @@ import anyio
 import pytest
 from engine_kit import S16_8K, Each, Kept, Memory, call, make_runner
 
-from mediaflow import AudioFormat, Engine, FormatError, SessionError, SinkError, SourceError, Stream, hookimpl
+from mediaflow import (
+    AudioFormat,
+    Engine,
+    FormatError,
+    SessionError,
+    SinkError,
+    SourceError,
+    Stream,
+    hookimpl,
+    session,
+)
 from mediaflow.delivery import ledger
 from mediaflow.runner import Runner
 from mediaflow_plugins.transform_mix import Mix
@@ -457,6 +467,23 @@ async def test_what_had_no_place_in_the_stream_is_booked_at_the_source(tmp_path:
     account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
     assert account["tracks"]["inbound"]["dropped"] == {"duplicate": 320}
     assert account["sinks"][0]["received"] == 640
+
+
+async def test_notes_are_in_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note stands there with its facts and the stream time; there is room for so many, and the rest is counted."""
+    monkeypatch.setattr(session, "NOTES", 2)
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K, ("inbound", "outbound"))) as call:
+            call.note("first", cause="x", at=99)
+            call.push(bytes(1600), "inbound")
+            call.note("second")
+            call.note("third")
+        call.note("fourth")
+
+    account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
+    assert account["events"] == [{"event": "first", "cause": "x", "at": 0.0}, {"event": "second", "at": 0.1}]
+    assert account["events_left_out"] == 1
 
 
 async def test_a_live_call_is_in_the_ledger_on_disk(tmp_path: Path) -> None:
