@@ -93,7 +93,9 @@ async def test_requests_reach_their_handlers() -> None:
         assert (status, json.loads(body)) == (200, ["POST", "/echo", "a=%20b&c", "ä", "x=1"])
         status, body = await server.ask("/echo/s%2Fcret/x")
         assert (status, json.loads(body)) == (200, ["GET", "/echo/s%2Fcret/x", "", "", ""])
-        assert [(await server.ask(path))[0] for path in ("/", "/echoes", "/Echo", "/healthz/x")] == [404] * 4
+        assert [(await server.ask(path))[0] for path in ("/", "/echoes", "/Echo", "/healthz/", "/healthz/x")] == [
+            404
+        ] * 5
         assert (await server.ask("/echo", method="DELETE"))[0] == 405
 
 
@@ -134,12 +136,61 @@ async def test_stopping_frees_the_port_and_leaves_signals_alone() -> None:
     """Behind a stop the port is free, an idle connection does not hold it, and Ctrl-C means what it meant."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     async with _serving() as server:
+        assert (await server.ask("/healthz"))[0] == 200
         during = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         idle = await anyio.connect_tcp("127.0.0.1", server.port)
     assert before == during
     await idle.aclose()
     with socket.create_server(("127.0.0.1", server.port)):
         pass
+
+
+async def test_what_is_being_answered_at_a_stop_is_still_answered() -> None:
+    """The server waits for a handler that has begun, and sends what it says."""
+    begun, go_on = anyio.Event(), anyio.Event()
+    happened: list[object] = []
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        await go_on.wait()
+        happened.append("handled")
+        return Response(200, b"late")
+
+    running, up = Running(), anyio.Event()
+
+    def listening(port: int) -> None:
+        running.port = port
+        up.set()
+
+    async def serve(scope: anyio.CancelScope) -> None:
+        with scope:
+            await control.serve({"/slow": slow}, LOCAL, ready=lambda: True, listening=listening)
+        happened.append("stopped")
+
+    async def ask() -> None:
+        happened.append(await running.ask("/slow"))
+
+    scope = anyio.CancelScope()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, scope)
+            await up.wait()
+            tasks.start_soon(ask)
+            await begun.wait()
+            scope.cancel()
+            await anyio.to_thread.run_sync(_until_refused, running.port)
+            go_on.set()
+    assert (200, b"late") in happened
+    assert happened.index("handled") < happened.index("stopped")
+
+
+def _until_refused(port: int) -> None:
+    """Return once no more connections are taken."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        except ConnectionRefusedError:
+            return
 
 
 async def test_a_port_that_is_taken() -> None:
