@@ -74,8 +74,8 @@ class Vobiz(Source, frozen=True):
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/vobiz"
     secret: Annotated[Secret | None, Meta(description="last part of the path; required beyond loopback")] = None
-    certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for wss")] = ""
-    key: Annotated[str, Meta(description="file with the private key (PEM), for wss")] = ""
+    certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for wss and https")] = ""
+    key: Annotated[str, Meta(description="file with the private key (PEM), for wss and https")] = ""
     byte_order: Annotated[Order, Meta(description="of audio/x-l16; auto finds out by listening")] = "auto"
     reconnect_s: Annotated[
         float, Meta(ge=0, description="how long a call waits for a new socket after a close without stop")

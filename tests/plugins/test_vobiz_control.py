@@ -6,11 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -92,18 +93,33 @@ class Carrier:
         return self.engine.sessions[0]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+@contextmanager
+def _port() -> Iterator[list[int]]:
+    """Learn from the log, as people do, where the control server answers."""
+    ports: list[int] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.msg == "control answers at %s":
+                ports.append(int(record.getMessage().rpartition(":")[2]))
+
+    log, reader = logging.getLogger("mediaflow_plugins._vobiz_control"), Reader()
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(reader)
+    try:
+        yield ports
+    finally:
+        log.removeHandler(reader)
+        log.setLevel(before)
 
 
 @asynccontextmanager
 async def _serving(**options: Any) -> AsyncIterator[Carrier]:
     """Run the source with its control server."""
-    port = _free_port()
     defaults: dict[str, Any] = {
         "listen": "ws://127.0.0.1:0/vobiz",
-        "control": f"http://127.0.0.1:{port}",
+        "control": "http://127.0.0.1:0",
         "public_url": PUBLIC,
         "reconnect_s": 3600.0,
         "idle_s": 3600.0,
@@ -111,10 +127,11 @@ async def _serving(**options: Any) -> AsyncIterator[Carrier]:
     source = Vobiz(**defaults | options)
     source.check()
     engine = RecordingEngine()
-    with anyio.fail_after(20):
+    with anyio.fail_after(20), _port() as port:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.serve, engine)
-            yield Carrier(engine, await engine.url(), port)
+            url = await engine.url()
+            yield Carrier(engine, url, *port)
             tasks.cancel_scope.cancel()
 
 
@@ -352,21 +369,20 @@ async def _get(carrier: Carrier, path: str) -> Any:
 
 async def test_a_call_of_a_pipeline_with_its_record(tmp_path: Path) -> None:
     """In a pipeline of YAML, the callbacks of a call are in its account, with the stream time."""
-    port = _free_port()
     file = tmp_path / "call.yaml"
     file.write_text(
         f"source:\n  use: vobiz\n  listen: ws://127.0.0.1:0/vobiz\n  secret: s3cret\n"
-        f"  control: http://127.0.0.1:{port}\n  public_url: {PUBLIC}\n"
+        f"  control: http://127.0.0.1:0\n  public_url: {PUBLIC}\n"
         f"transforms: [{{use: mulaw_decode}}]\n"
         f"sinks: [{{use: disk, path: '{tmp_path}/{{call_id}}-{{track}}.wav'}}]\nstate: {tmp_path}\n"
     )
     installed = plugins.load()
     runner = Runner(config.load(str(file), installed, {}), installed)
-    with anyio.fail_after(20):
+    with anyio.fail_after(20), _port() as port:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runner.run)
             await runner.up.wait()
-            carrier = Carrier(RecordingEngine(), f"{runner.url}/s3cret", port)
+            carrier = Carrier(RecordingEngine(), f"{runner.url}/s3cret", *port)
             async with carrier.call() as ws:
                 await _session_with(runner, 160)
                 assert await carrier.tell("DegradedStream", "/status/s3cret", Error="connection degraded") == 200
