@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import logging
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from xml.etree import ElementTree as ET
 import anyio
 import anyio.to_thread
 import pytest
+from cli_kit import running
 
 from mediaflow import AudioFormat, Secret, SourceError, config, envelope, plugins, websocket
 from mediaflow.runner import Runner
@@ -404,6 +406,22 @@ async def _session_with(runner: Runner, samples: int) -> None:
     """Wait until the call has so many samples: its task runs whenever this one lets it."""
     while not any(s.account()["tracks"]["inbound"]["received"] == samples for s in runner.sessions.values()):
         await anyio.lowlevel.checkpoint()
+
+
+def test_a_process_with_control_stops_at_a_signal(tmp_path: Path) -> None:
+    """`mediaflow run`, on its own event loop, answers a load balancer and ends well at SIGTERM."""
+    (tmp_path / "call.yaml").write_text(
+        f"source: {{use: vobiz, listen: 'ws://127.0.0.1:0/vobiz', control: 'http://127.0.0.1:0', "
+        f"public_url: '{PUBLIC}'}}\ntransforms: [{{use: mulaw_decode}}, {{use: mix}}]\nsinks: [{{use: disk}}]\n"
+    )
+    with running(tmp_path, "run", "call.yaml") as process:
+        url = process.wait_for("control answers at ").split()[-1]
+        process.wait_for("listens at ")
+        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as reply:
+            assert reply.status == 200
+        process.process.send_signal(signal.SIGTERM)
+        assert process.end() == 0, process.output
+    assert "Traceback" not in process.output
 
 
 # --- What does not fit
