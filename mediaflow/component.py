@@ -106,6 +106,13 @@ class Session(Protocol):
     def time(self, track: str = "inbound") -> float:
         """Return the stream time, in seconds, of the next sample of ``track``."""
 
+    def note(self, name: str, /, **facts: str | int | float) -> None:
+        """Put on record that ``name`` happened now, with what is known of it: neither secrets nor numbers of people.
+
+        It stands in the call's account under ``events``, with the stream time, as long as there is room; unlike
+        ``emit`` it goes to no sink.  It may be called at any time, also once the call has ended.
+        """
+
 
 class Engine(Protocol):
     """The running pipeline, as a source sees it."""

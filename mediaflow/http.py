@@ -6,7 +6,8 @@
     none              nobody there, or line cut      asks again
 
 When all attempts are used up, the last answer is returned or ``Unreachable`` raised.  A request may thus be made twice
-where its answer was lost; it has to bear that.
+where its answer was lost; it has to bear that.  One that must not happen twice (to ring somebody up) says ``once``: it
+is asked again only where the server surely did nothing, which is after 429 and where no connection came about.
 
 No proxy and no credentials are taken from the environment: where calls go is said in the pipeline and nowhere else.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -44,7 +45,11 @@ class HttpError(MediaflowError):
 
 
 class Unreachable(HttpError):
-    """There was no answer."""
+    """There was no answer; ``sent`` says whether the request may have reached the server all the same."""
+
+    def __init__(self, text: str, sent: bool = True) -> None:
+        self.sent = sent
+        super().__init__(text)
 
 
 class Reply(NamedTuple):
@@ -67,11 +72,17 @@ class Reply(NamedTuple):
 class Client:
     """Requests to one server; get one from ``connect``."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, client: httpx.AsyncClient, wait: Callable[[Reply], float | None]) -> None:
+        self._client, self._wait = client, wait
 
     async def request(
-        self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        once: bool = False,
     ) -> Reply:
         """Send a request, with ``body`` as JSON unless it is None, and return the answer."""
         import stamina
@@ -81,12 +92,16 @@ class Client:
         sent.update(headers or {})
         try:
             async for attempt in stamina.retry_context(
-                on=_pause, attempts=ATTEMPTS, timeout=RETRIES_S, wait_initial=0.25, wait_max=8.0
+                on=_pause_if_not_sent if once else _pause,
+                attempts=ATTEMPTS,
+                timeout=RETRIES_S,
+                wait_initial=0.25,
+                wait_max=8.0,
             ):
                 with attempt:
                     reply = await self._once(method, path, content, sent)
-                    if reply.status == 429 or reply.status >= 500:
-                        raise _Later(reply)
+                    if reply.status == 429 or (reply.status >= 500 and not once):
+                        raise _Later(reply, self._wait(reply))
                     return reply
         except _Later as later:
             return later.reply
@@ -100,22 +115,35 @@ class Client:
         except httpx.TransportError as error:
             why = type(error).__name__ if isinstance(error, httpx.TimeoutException) else _why(error)
             place = f"{self._client.base_url.scheme}://{self._client.base_url.netloc.decode()}"
-            raise Unreachable(f"{place}: {why}") from None
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            raise Unreachable(f"{place}: {why}", sent) from None
         return Reply(response.status_code, response.headers, response.content)
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Return for how many seconds the answer asks to be left alone, by its header; None where it says nothing."""
+    return _seconds(reply.headers.get("retry-after", ""))
 
 
 @asynccontextmanager
 async def connect(
-    base_url: str, *, timeout_s: float = 30.0, tls: ssl.SSLContext | None = None
+    base_url: str,
+    *,
+    timeout_s: float = 30.0,
+    tls: ssl.SSLContext | None = None,
+    wait: Callable[[Reply], float | None] = retry_after,
 ) -> AsyncIterator[Client]:
-    """Give a client for the server at ``base_url``; each step of a request may take ``timeout_s``."""
+    """Give a client for the server at ``base_url``; each step of a request may take ``timeout_s``.
+
+    ``wait`` reads from a 429 or 5xx how long to wait, where the service says it elsewhere than in its header.
+    """
     import httpx
 
     verify = tls if tls is not None else default_tls() if urlsplit(base_url).scheme == "https" else False
     async with httpx.AsyncClient(
         base_url=base_url, timeout=timeout_s, verify=verify, trust_env=False, headers={"User-Agent": "mediaflow"}
     ) as client:
-        yield Client(client)
+        yield Client(client, wait)
 
 
 @cache
@@ -125,8 +153,8 @@ def default_tls() -> ssl.SSLContext:
 
 
 class _Later(Exception):
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
+    def __init__(self, reply: Reply, seconds: float | None) -> None:
+        self.reply, self.seconds = reply, seconds
         super().__init__(f"HTTP {reply.status}")
 
 
@@ -146,13 +174,16 @@ def _pause(error: Exception) -> bool | float:
         return True
     if not isinstance(error, _Later):
         return False
-    seconds = _retry_after(error.reply.headers.get("retry-after", ""))
-    if seconds is None:
+    if error.seconds is None:
         return True
-    return seconds if seconds <= LONGEST_PAUSE_S else False
+    return error.seconds if error.seconds <= LONGEST_PAUSE_S else False
 
 
-def _retry_after(value: str) -> float | None:
+def _pause_if_not_sent(error: Exception) -> bool | float:
+    return not error.sent if isinstance(error, Unreachable) else _pause(error)
+
+
+def _seconds(value: str) -> float | None:
     """Read a ``Retry-After`` header, which holds seconds or a date (RFC 9110, section 10.2.3)."""
     if value.isdecimal():
         return float(value)

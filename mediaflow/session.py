@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 NOBODY = "every sink has failed"
 
+NOTES = 200
+"""How many notes an account holds: of a call that never settles the first ones tell most; more are only counted."""
+
 _CONCEAL_MS = 1000
 """Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
 
@@ -50,6 +53,8 @@ class LiveSession:
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
+        self._notes: list[dict[str, str | int | float]] = []
+        self._notes_left_out = 0
         self._ending = False
         self._ended = anyio.Event()
         self.edges = [
@@ -118,6 +123,13 @@ class LiveSession:
     def time(self, track: str = "inbound") -> float:
         return self._account(track).end / self.stream.format.sample_rate
 
+    def note(self, name: str, /, **facts: str | int | float) -> None:
+        if len(self._notes) < NOTES:
+            reached = max(account.end for account in self._tracks.values())
+            self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
+        else:
+            self._notes_left_out += 1
+
     # What the runner calls.
 
     def end(self) -> None:
@@ -171,6 +183,8 @@ class LiveSession:
                 for track, account in self._tracks.items()
             },
             "sinks": sinks,
+            "events": list(self._notes),
+            "events_left_out": self._notes_left_out,
         }
 
     def _status(self) -> str:

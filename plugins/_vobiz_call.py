@@ -10,6 +10,14 @@ call.  The call reads it in the one task that owns the session, so nothing of a 
                                                        └ another link lent: that one is read from now on
 
 The carrier's retries come as a new socket with a fresh ``start``, another stream id and the same call id.
+
+Where the carrier's callbacks reach us (``_vobiz_control``), they move the call as well.  A socket may hold audio that
+was sent before and is not read yet, so it is read for ``QUIET_S`` more, and no wait for another socket follows an end::
+
+    Hangup                                 the call ends, whatever socket it is on or waits for
+    StopStream, of the stream being read   the call ends
+    DroppedStream, of the same             the socket is taken for closed, though it may look open for minutes
+    any                                    is noted in the call's account
 """
 
 from __future__ import annotations
@@ -17,6 +25,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Protocol
 
 import anyio
@@ -32,6 +41,12 @@ logger = logging.getLogger(__name__)
 
 BARREN = 50
 """Media messages in a row without audio that are worth a loud word: one second of a call lost."""
+
+QUIET_S = 0.5
+"""How long a socket is still read once a callback has said that it is over: what it holds is here already."""
+
+EARLY_NEWS = 50
+"""Callbacks of a call kept until its session is open."""
 
 NORMAL, GOING_AWAY, UNSUPPORTED, INTERNAL = 1000, 1001, 1003, 1011
 
@@ -76,7 +91,7 @@ class Call:
         self.open = True
         """False once no further socket can continue the session."""
         self.stopped = False
-        """True once the carrier has said that the call is over."""
+        """True once the carrier has said that the call is over, on the socket or in a callback."""
         ids = {"call_id": start.call_id, "stream_id": start.stream_id, "account_id": start.account_id}
         self._stream = Stream(
             id,
@@ -90,6 +105,10 @@ class Call:
         self._timeline = Timeline(start.format.sample_rate)
         self._numbering = "unknown"
         self._session: Session
+        self._news: list[tuple[str, dict[str, str | int | float]]] = []
+        self._note = self._keep_news  # until the session is open
+        self._said_stop = False
+        self._limit = float("inf")  # of the clock: when the socket is left, whatever still comes
         self._ordered: OrderedSession
         self._link: Link | None = None
         self._next: Link | None = None
@@ -105,12 +124,28 @@ class Call:
         self._lent.set()
         self._reading.cancel()
 
+    def hear(self, event: str, stream_id: str, facts: Mapping[str, str]) -> None:
+        """Take what the carrier says of the call, or of one of its streams, elsewhere than on the socket."""
+        self._note(event, **facts)
+        link = self._next or self._link
+        of_this_stream = link is not None and link.start.stream_id == stream_id
+        if event == "Hangup" or (event == "StopStream" and of_this_stream):
+            self.stopped = True
+            self._lent.set()  # there is no other socket to wait for
+        elif event != "DroppedStream" or not of_this_stream:
+            return
+        self._limit = anyio.current_time() + QUIET_S
+        self._reading.deadline = min(self._reading.deadline, self._limit)
+
     async def run(self) -> None:
         """Open the session and carry the call to its end, whatever that is."""
         code, reason = NORMAL, ""
         try:
             async with self._engine.open(self._stream) as session:
                 self._session = session
+                for event, facts in self._news:
+                    session.note(event, **facts)
+                self._note = session.note
                 self._ordered = OrderedSession(session, self._order(), self._byte_order_found)
                 logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))
                 try:
@@ -148,6 +183,8 @@ class Call:
     async def _read_links(self) -> None:
         while True:
             if self._next is None:
+                if self.stopped:
+                    return
                 with anyio.move_on_after(self._options.reconnect_s):
                     await self._lent.wait()
                 if self._next is None:
@@ -164,11 +201,13 @@ class Call:
     async def _read(self, link: Link) -> bool:
         """Read one socket to its end; return True if that is the end of the call."""
         idle_s = self._options.idle_s
+        if not self.stopped:
+            self._limit = float("inf")  # what was said of the socket before
         # Setting a deadline, or asking anyio for the time, costs as much as parsing a message, so the deadline is moved
         # only every so often, by a cheaper clock.
         moved = time.monotonic()
         unseen = logger.isEnabledFor(logging.DEBUG)
-        with anyio.CancelScope(deadline=anyio.current_time() + idle_s) as self._reading:
+        with anyio.CancelScope(deadline=self._deadline()) as self._reading:
             try:
                 await self._take_early(link)
                 while True:
@@ -176,7 +215,7 @@ class Call:
                     now = time.monotonic()
                     if now - moved > idle_s / 16:
                         moved = now
-                        self._reading.deadline = anyio.current_time() + idle_s
+                        self._reading.deadline = self._deadline()
                     if unseen:
                         unseen = False
                         logger.debug("call %s: messages look like %s", self.id, envelope.outline(text))
@@ -184,18 +223,30 @@ class Call:
                         self._reading.deadline = float("inf")  # waiting for our own sinks is not the carrier's silence
                         await self._session.ready()
                         moved = time.monotonic()
-                        self._reading.deadline = anyio.current_time() + idle_s
-                    if self.stopped:
+                        if self._limit < float("inf"):
+                            self._limit = anyio.current_time() + QUIET_S  # the socket's audio waited with us
+                        self._reading.deadline = self._deadline()
+                    if self._said_stop:
                         link.release(stopped=True)
                         return True
             except Closed as closed:
                 logger.info("call %s: socket closed with code %d by %s", self.id, closed.code, closed.by)
+        if self._limit < float("inf") and self._next is None:
+            link.release(stopped=self.stopped)
+            return self.stopped
         if self._reading.cancelled_caught and self._next is None:
             self._engine.count("idle")
             logger.warning("call %s: nothing came for %g s", self.id, idle_s)
             link.release(reason="idle")
             return True
         return False
+
+    def _keep_news(self, event: str, /, **facts: str | int | float) -> None:
+        if len(self._news) < EARLY_NEWS:
+            self._news.append((event, facts))
+
+    def _deadline(self) -> float:
+        return min(anyio.current_time() + self._options.idle_s, self._limit)
 
     async def _take_early(self, link: Link) -> None:
         for track, size in link.overflow.items():
@@ -219,7 +270,7 @@ class Call:
             self._engine.count(error.code)
             return True
         if isinstance(message, envelope.Stop):
-            self.stopped = True
+            self.stopped = self._said_stop = True
         elif isinstance(message, Dtmf):
             self._ordered.press(message.digit, message.track if message.track in self.tracks else self._default_track)
         elif isinstance(message, Start):

@@ -11,6 +11,8 @@ What is answered before a connection becomes a WebSocket::
     listen path + /secret   upgrade
     listen path + other     403, counted as refused-token
     any other               404
+
+Beside the sockets, on a port of its own, ``control`` answers the carrier's requests about calls (``_vobiz_control``).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
 from ._byte_order import Order
 from ._vobiz_call import NORMAL, UNSUPPORTED, Call, Link
+from ._vobiz_control import Desk, check_control, serve_control
 
 logger = logging.getLogger(__name__)
 
@@ -63,26 +66,40 @@ class Vobiz(Source, frozen=True):
     Give the carrier the address of this machine, the path of ``listen`` and the secret, as in
     ``wss://calls.example.org/vobiz/SECRET``.  A call that loses its socket goes on in the same session when the carrier
     connects again within ``reconnect_s``; what is missing in between is silence, and booked.
+
+    With ``control`` the carrier's other requests are taken too, on a port of their own (``mediaflow[server]``, asyncio
+    only): ``/answer`` tells it to stream calls here, ``/status`` and ``/hangup`` take what becomes of them, which moves
+    the calls and stands in their accounts.  ``/healthz`` and ``/readyz`` are for a load balancer.
     """
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/vobiz"
     secret: Annotated[Secret | None, Meta(description="last part of the path; required beyond loopback")] = None
-    certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for wss")] = ""
-    key: Annotated[str, Meta(description="file with the private key (PEM), for wss")] = ""
+    certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for wss and https")] = ""
+    key: Annotated[str, Meta(description="file with the private key (PEM), for wss and https")] = ""
     byte_order: Annotated[Order, Meta(description="of audio/x-l16; auto finds out by listening")] = "auto"
     reconnect_s: Annotated[
         float, Meta(ge=0, description="how long a call waits for a new socket after a close without stop")
     ] = 3.0
     idle_s: Annotated[float, Meta(gt=0, description="a call ends when nothing has come for so long")] = 60.0
+    control: Annotated[str, Meta(description="http:// or https:// address for /answer, /status and /hangup")] = ""
+    public_url: Annotated[str, Meta(description="https:// address that Vobiz reaches listen and control at")] = ""
+    auth_token: Annotated[
+        Secret | None, Meta(description="of the Vobiz account; control then takes signed requests only")
+    ] = None
+    dial: Annotated[str, Meta(description="number that /answer connects the caller to; else the call waits")] = ""
+    caller_id: Annotated[str, Meta(description="number of yours that dial shows; needed in India")] = ""
 
     def check(self) -> None:
         address = Address.parse(self.listen)
         if not self.secret and not address.is_loopback:
             raise ValueError(f"listen at {address.host} can be reached by others: it needs a secret")
-        if address.scheme == "wss" and not (self.certificate and self.key):
-            raise ValueError("wss:// needs both certificate and key")
-        if address.scheme == "ws" and (self.certificate or self.key):
-            raise ValueError("certificate and key are for wss://, but listen says ws://")
+        control = check_control(self, address)
+        schemes = {address.scheme, control.scheme} if control else {address.scheme}
+        if schemes & {"wss", "https"}:
+            if not (self.certificate and self.key):
+                raise ValueError(f"{' and '.join(sorted(schemes))} need both certificate and key")
+        elif self.certificate or self.key:
+            raise ValueError("certificate and key are for wss:// and https://, but nothing here listens so")
 
     def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:
         for format in (AudioFormat("mulaw", 8000), AudioFormat("s16le", 8000), AudioFormat("s16le", 16000)):
@@ -96,13 +113,17 @@ class Vobiz(Source, frozen=True):
         try:
             async with anyio.create_task_group() as calls:
                 server = _Server(self, address, engine, calls)
+                if server.desk is not None:
+                    await calls.start(serve_control, self, server.desk, lambda: server.ready)
                 await websocket.serve(
                     server.serve,
                     address,
                     admit=server.admit,
-                    listening=lambda port: engine.listening(address.url(port)),
+                    listening=server.listening,
                     tls=tls,
                 )
+        except* SourceError as group:
+            failure = SourceError(str(group.exceptions[0]))
         except* OSError as group:
             failure = SourceError(f"cannot listen at {address.host}:{address.port}: {group.exceptions[0]}")
         if failure is not None:
@@ -125,10 +146,18 @@ class _Server:
 
     def __init__(self, source: Vobiz, address: Address, engine: Engine, tasks: TaskGroup) -> None:
         self._source, self._engine, self._tasks = source, engine, tasks
-        self._path = address.path
+        self._address, self._path = address, address.path
         self._secret = source.secret.reveal().encode() if source.secret else None
         self._calls: dict[str, Call] = {}  # by the carrier's call id, the newest one
         self._ids: set[str] = set()  # of sessions that are not finished yet
+        self.ready = False
+        """True while sockets are taken."""
+        self.desk = Desk(source, address.path, engine, self._calls.get) if source.control else None
+
+    def listening(self, port: int) -> None:
+        """Let everybody know that sockets are taken at ``port``."""
+        self.ready = True
+        self._engine.listening(self._address.url(port))
 
     def admit(self, target: str) -> Answer | None:
         """Decide on a request by its path; what stands behind a question mark is the carrier's affair."""
@@ -213,6 +242,9 @@ class _Server:
                 self._engine.count("changed-format")
                 logger.error("call %s: came back as %s after %s: refused", call.id, link.start.format, call.format)
                 link.release(UNSUPPORTED, "the format has changed")
+        elif self.desk is not None and self.desk.hung_up(call_id):
+            self._engine.count("start-after-hangup")
+            link.release(NORMAL, "the call has ended")
         else:
             # The session that gave up waiting may still be finishing, under the id of the call.
             id, number = call_id, 2
@@ -223,6 +255,8 @@ class _Server:
             self._tasks.start_soon(self._run, call_id, call)
             self._calls[call_id] = call
             self._ids.add(id)
+            if self.desk is not None:
+                self.desk.opened(call_id, call)
 
     async def _run(self, call_id: str, call: Call) -> None:
         try:

@@ -125,13 +125,23 @@ async def test_a_very_long_retry_after_is_the_caller_s_affair() -> None:
 )
 def test_retry_after_holds_seconds_or_a_date(value: str, seconds: float | None) -> None:
     """What is neither says nothing."""
-    assert http._retry_after(value) == seconds
+    assert http.retry_after(http.Reply(429, {"retry-after": value}, b"")) == seconds
 
 
 def test_retry_after_with_a_date_to_come() -> None:
     """A date gives the time until then."""
-    value = http._retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    value = http.retry_after(http.Reply(429, {"retry-after": date}, b""))
     assert value is not None and 25 < value <= 30
+
+
+@pytest.mark.parametrize(("status", "requests"), [(503, 1), (429, 3)])
+async def test_what_must_not_happen_twice(status: int, requests: int) -> None:
+    """It is asked again where the server surely did nothing, and not where it may have done it before it failed."""
+    script = Script(httpd.Response(status))
+    async with script.running() as url, http.connect(url) as client:
+        assert (await client.request("POST", "/", {}, once=True)).status == status
+    assert len(script.requests) == requests
 
 
 async def test_nobody_there() -> None:

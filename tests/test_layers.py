@@ -13,7 +13,21 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
 FILES = [*PLUGINS, *sorted((ROOT / "mediaflow").rglob("*.py"))]
 
-TOOLS = {"dsp", "envelope", "timeline", "wav", "websocket", "http", "httpd", "eka", "testing"}
+TOOLS = {
+    "dsp",
+    "envelope",
+    "timeline",
+    "wav",
+    "websocket",
+    "http",
+    "httpd",
+    "eka",
+    "vobiz",
+    "answer",
+    "callback",
+    "control",
+    "testing",
+}
 QUICK = {"mediaflow", "msgspec", "anyio", *sys.stdlib_module_names}
 """What may be imported where a component is defined; what is optional or slow is imported where it is used."""
 

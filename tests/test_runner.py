@@ -10,7 +10,16 @@ import anyio
 import pytest
 from engine_kit import S16_8K, TONE, Kept, Memory, call, make_runner, run
 
-from mediaflow import AudioFormat, Engine, FormatError, SessionError, SinkError, SourceError, Stream, hookimpl
+from mediaflow import (
+    AudioFormat,
+    Engine,
+    FormatError,
+    SessionError,
+    SinkError,
+    SourceError,
+    Stream,
+    hookimpl,
+)
 from mediaflow.delivery import ledger
 from mediaflow.runner import Runner
 from mediaflow_plugins.transform_resample import Resample

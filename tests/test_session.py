@@ -10,7 +10,7 @@ import anyio
 import pytest
 from engine_kit import S16_8K, TONE, Each, Kept, Memory, call, make_runner, run
 
-from mediaflow import Engine, SessionError, Stream
+from mediaflow import Engine, SessionError, Stream, session
 from mediaflow_plugins.transform_mix import Mix
 from mediaflow_plugins.transform_mulaw_decode import MulawDecode
 from mediaflow_plugins.transform_resample import Resample
@@ -213,3 +213,20 @@ async def test_what_had_no_place_in_the_stream_is_booked_at_the_source(tmp_path:
     account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
     assert account["tracks"]["inbound"]["dropped"] == {"duplicate": 320}
     assert account["sinks"][0]["received"] == 640
+
+
+async def test_notes_are_in_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note stands there with its facts and the stream time; there is room for so many, and the rest is counted."""
+    monkeypatch.setattr(session, "NOTES", 2)
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K, ("inbound", "outbound"))) as call:
+            call.note("first", cause="x", at=99)
+            call.push(bytes(1600), "inbound")
+            call.note("second")
+            call.note("third")
+        call.note("fourth")
+
+    account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
+    assert account["events"] == [{"event": "first", "cause": "x", "at": 0.0}, {"event": "second", "at": 0.1}]
+    assert account["events_left_out"] == 1

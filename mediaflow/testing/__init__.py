@@ -49,6 +49,8 @@ class RecordedSession:
         self.dropped: list[tuple[str, int, str]] = []
         """(track, samples, reason)"""
         self.events: list[Event] = []
+        self.notes: list[tuple[str, dict[str, str | int | float]]] = []
+        """(name, facts)"""
         self.starts: dict[str, int] = {}
         self.ended = False
 
@@ -85,6 +87,10 @@ class RecordedSession:
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+        self._changed()
+
+    def note(self, name: str, /, **facts: str | int | float) -> None:
+        self.notes.append((name, facts))
         self._changed()
 
     def time(self, track: str = "inbound") -> float:
