@@ -14,7 +14,7 @@ import pytest
 import mediaflow
 
 ROOT = Path(__file__).parent.parent
-TOOLS = ("dsp", "envelope", "timeline", "wav", "websocket", "http", "httpd", "eka", "testing")
+TOOLS = ("dsp", "dialects", "wire_truth", "envelope", "timeline", "wav", "websocket", "http", "httpd", "eka", "testing")
 
 
 def test_names_for_people_and_for_type_checkers_are_the_same() -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
 FILES = [*PLUGINS, *sorted((ROOT / "mediaflow").rglob("*.py"))]
 
-TOOLS = {"dsp", "envelope", "timeline", "wav", "websocket", "http", "httpd", "eka", "testing"}
+TOOLS = {"dsp", "dialects", "wire_truth", "envelope", "timeline", "wav", "websocket", "http", "httpd", "eka", "testing"}
 QUICK = {"mediaflow", "msgspec", "anyio", *sys.stdlib_module_names}
 """What may be imported where a component is defined; what is optional or slow is imported where it is used."""
 
