@@ -1,13 +1,7 @@
-"""Bring 16-bit audio into the byte order that pipelines carry, also where nobody knows which one the carrier uses.
+"""A session whose 16-bit audio comes in the byte order that pipelines carry, whichever one the carrier uses.
 
-Vobiz's own documents contradict each other about ``audio/x-l16``: a capture they print is little-endian, a guide of
-theirs says big-endian, and so does RFC 3551.  Read the wrong way, speech is loud noise.  So by default the first audio
-is held back, at most half a second of it, until it shows its order:
-
-* zeros are the same either way and pass, so a silent start delays nothing and decides nothing;
-* speech shows it by being smooth in one order only (``dsp.guess_byte_order``);
-* a quiet line may show nothing by that, but read the wrong way it is loud: the quieter reading is taken for the time
-  being, or little-endian if they are alike, and the audio goes on being looked at until it is certain.
+``wire_truth.ByteOrder`` finds the order by listening.  Until it knows, the first audio is held back, at most half a
+second of it; what is told about the audio (gaps, beginnings, pressed keys, alarms) waits with it and keeps its place.
 """
 
 from __future__ import annotations
@@ -15,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from mediaflow import Dtmf, Session, dsp
+from mediaflow import Dtmf, Session, WireAlarm, dsp
+from mediaflow.wire_truth import ByteOrder
 
 Order = Literal["auto", "little", "big"]
-
-HOLD_S = 0.5
-QUIETER_DB = 12.0
-_TRY_S = 0.1  # of new audio between two looks
 
 
 class OrderedSession:
@@ -34,20 +25,21 @@ class OrderedSession:
     def __init__(self, session: Session, order: Order, decided: Callable[[str], None]) -> None:
         self._session = session
         self._decided = decided
+        self._finder = ByteOrder(session.stream.format.sample_rate) if order == "auto" else None
         self._swap = order == "big"
-        self._looking = self._holding = order == "auto"
-        self._settled = not self._looking
+        self._settled = self._finder is None
         self._held: list[Callable[[], object]] = []
-        self._sample = bytearray()
-        self._next_look = 0
-        self._second = session.stream.format.sample_rate * 2  # bytes
+        self._released = False
 
     def push(self, data: bytes, track: str) -> bool:
         """Carry ``data`` as ``Session.push`` does."""
         if self._settled:
             return self._play(data, track)
-        if self._looking and data.count(0) != len(data):
-            self._look(data)
+        if self._finder is not None and (finding := self._finder.hear(data)):
+            self._swap = self._finder.swap
+            self._decided(finding)
+            if self._finder.certain:
+                self._finder = None
         return self._in_turn(lambda: self._play(data, track))
 
     def conceal(self, samples: int, reason: str, track: str) -> bool:
@@ -62,9 +54,13 @@ class OrderedSession:
         """Emit the pressing of a key behind the audio that has come."""
         self._in_turn(lambda: self._session.emit(Dtmf(track, self._session.time(track), digit)))
 
+    def alarm(self, finding: str, track: str) -> None:
+        """Emit an alarm behind the audio that gave rise to it."""
+        self._in_turn(lambda: self._session.emit(WireAlarm(track, self._session.time(track), finding)))
+
     def release(self) -> bool:
         """Let go what is held, in the order that is believed; return False if the sinks have no room."""
-        self._holding = False
+        self._released = True
         held, self._held = self._held, []
         room = True
         for action in held:
@@ -72,37 +68,12 @@ class OrderedSession:
         return room
 
     def _in_turn(self, action: Callable[[], object]) -> bool:
-        if self._holding and self._sample:
+        if self._finder is not None and self._finder.waiting and not self._released:
             self._held.append(action)
             return True
         room = not self._held or self.release()
-        self._settled = not self._looking
+        self._settled = self._finder is None
         return action() is not False and room
 
     def _play(self, data: bytes, track: str) -> bool:
         return self._session.push(dsp.swap_bytes(data) if self._swap else data, track)
-
-    def _look(self, data: bytes) -> None:
-        self._sample += data
-        if len(self._sample) < self._next_look:
-            return
-        self._next_look = len(self._sample) + int(_TRY_S * self._second)
-        order = dsp.guess_byte_order(self._sample)
-        if order is not None:
-            self._looking = False
-            self._believe(order, order)
-        elif len(self._sample) >= HOLD_S * self._second:
-            if self._holding:
-                order = self._quieter()
-                self._believe(order, f"assumed-{order}")
-            self._sample.clear()
-            self._next_look = 0
-
-    def _believe(self, order: Literal["little", "big"], finding: str) -> None:
-        self._swap = order == "big"
-        self._holding = False
-        self._decided(finding)
-
-    def _quieter(self) -> Literal["little", "big"]:
-        swapped = dsp.rms_dbfs(dsp.swap_bytes(self._sample))
-        return "big" if swapped + QUIETER_DB < dsp.rms_dbfs(self._sample) else "little"
