@@ -15,7 +15,7 @@ it.  Another carrier of this family is another row::
     codecs            µ-law 8k,       µ-law 8k,       µ-law 8k          PCMU, PCMA,        s16le 8k, 16k, 24k
                       L16 8k, 16k     L16 8k, 16k                       L16 (a) 8k, 16k    ("base64", "raw/slin")
     frame             20 ms           20 ms           20 ms             20 ms, any order   100 ms
-    timestamp         epoch ms        epoch ms        ms of the stream  ms of the stream   ms of the stream
+    timestamp         epoch ms        epoch ms (d)    ms of the stream  ms of the stream   ms of the stream
     track             both            both            both              both               not named: the caller's
     its own events                                    connected         connected, error   connected
     us → carrier
@@ -27,11 +27,12 @@ it.  Another carrier of this family is another row::
     (a) Telnyx also offers G722, OPUS and AMR-WB, which nothing here decodes: they are refused by name
     (b) with streamId, contentType without a rate, and sampleRate
     (c) multiples of 320 bytes, 3200 to 100 000 of them: shorter ones crackle, longer ones time out
+    (d) so in the examples of its pages; its SDK speaks of ms of the stream.  It matters only where a call comes back
 
 Vobiz and Plivo send the same ``start``; only Plivo's extra headers tell it from Vobiz, whose are always ``"{}"``.
 A message alone says nothing more, so who has calls from both and cares which is which configures the dialect.
 
-Reference: the five carriers' pages on stream messages, and the serializers of Pipecat 1.14 for what is sent back.
+Reference: the five carriers' pages on stream messages, Plivo's streaming SDK, and Pipecat 1.14 for what is sent back.
 """
 
 from __future__ import annotations

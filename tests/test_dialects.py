@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from typing import Any
 
+import anyio
 import pytest
 
 from mediaflow import AudioFormat, WireError
 from mediaflow.dialects import DIALECTS, EXOTEL, PLIVO, TELNYX, TWILIO, VOBIZ, Dialect, Name, recognise
 from mediaflow.envelope import Connected, Dtmf, Media, Message, Played, Start, Stop, Trouble, parse
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it defines its models in a way that pydantic deprecates
+    import plivo_stream
 
 MULAW, ALAW, L16 = AudioFormat("mulaw", 8000), AudioFormat("alaw", 8000), AudioFormat("s16le", 8000)
 WIDE, WIDER = AudioFormat("s16le", 16_000), AudioFormat("s16le", 24_000)
@@ -373,3 +379,62 @@ def test_what_the_caller_gave_along(given: object, read: dict[str, str]) -> None
     message = parse(json.dumps({**wire, "extra_headers": given}), PLIVO)
     assert isinstance(message, Start)
     assert message.metadata == read
+
+
+# --- Plivo's own SDK, which is the application's side of its wire
+
+
+def _sdk(sent: list[dict[str, Any]], errors: list[Exception]) -> Any:
+    """Return a handler of the SDK that keeps what it sends."""
+
+    async def send_raw(_self: object, text: str) -> None:
+        sent.append(json.loads(text))
+
+    async def failed(error: Exception) -> None:
+        errors.append(error)
+
+    handler = type("Recorder", (plivo_stream.BaseStreamingHandler,), {"_send_raw": send_raw})()
+    handler.on_error(failed)
+    return handler
+
+
+def test_the_sdk_of_plivo_reads_our_golden_messages() -> None:
+    """What is taken here for Plivo's start and media, its own SDK takes too, and reads the same in them."""
+    start, wanted = START["plivo"]
+    media = next(wire for name, wire, _ in OTHERS if name == "plivo" and wire["event"] == "media")
+    sent: list[dict[str, Any]] = []
+    errors: list[Exception] = []
+    handler = _sdk(sent, errors)
+    heard: list[Any] = []
+
+    async def on_media(event: Any) -> None:
+        heard.append((event.get_raw_media(), event.media.track, event.media.chunk, int(event.media.timestamp)))
+
+    async def play() -> None:
+        handler.on_media(on_media)
+        await handler._process_message(json.dumps(start))
+        await handler._process_message(json.dumps(media))
+
+    anyio.run(play)
+    assert not errors
+    assert (handler.get_call_id(), handler.get_stream_id()) == (wanted.call_id, wanted.stream_id)
+    assert handler.get_account_id() == wanted.account_id
+    assert heard == [(AUDIO, "inbound", 41, 1705312200000)]
+
+
+def test_we_send_what_the_sdk_of_plivo_sends() -> None:
+    """Audio, a checkpoint and clearing are the SDK's own messages; its audio has no stream id, ours has."""
+    sent: list[dict[str, Any]] = []
+    handler = _sdk(sent, [])
+
+    async def play() -> None:
+        await handler._process_message(json.dumps(START["plivo"][0]))
+        await handler.send_media(AUDIO)
+        await handler.send_checkpoint("n")
+        await handler.send_clear_audio()
+
+    anyio.run(play)
+    audio, checkpoint, clear = sent
+    assert json.loads(PLIVO.build_audio("s-1", MULAW, AUDIO)) == {**audio, "streamId": "s-1"}
+    assert json.loads(PLIVO.build_mark("s-1", "n")) == checkpoint
+    assert json.loads(PLIVO.build_clear("s-1")) == clear

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy
 import pytest
+import soxr
 from hypothesis import given, strategies as st
 
 from mediaflow import AudioFormat, dsp
@@ -89,6 +90,16 @@ def test_a_right_stream_is_never_doubted(wire: str, level: int, snr: float | Non
         heard = {sounds_like(data[at : at + window]) for at in range(0, len(data) - window, window)}
         assert heard <= {wire, None}
         assert wire in heard
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+@pytest.mark.parametrize("wire", SEND)
+def test_a_narrow_voice_in_a_wide_stream_is_never_doubted(wire: str, rate: int, level: int) -> None:
+    """Telephone speech that the carrier has brought to a higher rate is as right as any."""
+    speech = soxr.resample(PATIENT[: 12 * RATE], RATE, rate)
+    data = SEND[wire](_pcm(speech, level))
+    assert _listen(AudioFormat(_encoding(wire), rate), {"inbound": data}) == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
