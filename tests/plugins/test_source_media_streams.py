@@ -186,13 +186,13 @@ async def test_a_frame_that_comes_too_late_is_booked() -> None:
 
 async def test_unreadable_frames_are_sorted_too() -> None:
     """The place of a frame whose payload is not base64 is kept in order."""
-    broken = _media(2, b"")
+    broken = _media(3, b"")
     broken["media"]["payload"] = "?"
     async with _serving() as (engine, url):
-        await _call(url, _start(), _media(1, _frame(1)), _media(3, _frame(3)), broken)
+        await _call(url, _start(), _media(1, _frame(1)), broken, _media(2, _frame(2)), _media(4, _frame(4)))
         session = await _one(engine)
-    assert session.audio == {"inbound": _frame(1) + MULAW.silence(160) + _frame(3)}
-    assert session.concealed == [("inbound", 160, 160, "bad-base64")]
+    assert session.audio == {"inbound": _frame(1) + _frame(2) + MULAW.silence(160) + _frame(4)}
+    assert session.concealed == [("inbound", 320, 160, "bad-base64")]
 
 
 async def test_a_clock_of_the_stream_begins_anew_with_a_socket() -> None:
