@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SpeechEnded as SpeechEnded,
         SpeechStarted as SpeechStarted,
         Stream as Stream,
+        WireAlarm as WireAlarm,
         rescale as rescale,
     )
     from .hookspecs import (
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "component": "Component Engine Finding Joiner Processor Secret Session Sink Source Transform Writer",
     "errors": "ConfigError FormatError MediaflowError SessionError SinkError SourceError WireError",
-    "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream rescale",
+    "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream WireAlarm rescale",
     "hookspecs": "Register hookimpl",
     "path_template": "PathTemplate",
 }

@@ -1,7 +1,8 @@
 """Media Streams messages and the events they mean: text in, events out, text out.  No I/O.
 
 A telephone carrier forks a call to us as JSON text over a WebSocket.  The "Media Streams" envelope began with Twilio;
-Plivo and Vobiz speak one dialect of it, EkaScribe takes a smaller one.  This file knows every message of both.
+Vobiz speaks the dialect that is drawn here, EkaScribe takes a smaller one, and ``dialects`` is the table of what other
+carriers name differently.  This file reads them all.
 
 Vobiz has two shapes of the same message: *nested* is on the wire today, *flat* is in its older documents.  ``parse``
 takes both, and whatever lies between: keys in camelCase or snake_case, numbers as strings, fields left out.
@@ -20,7 +21,7 @@ takes both, and whatever lies between: keys in camelCase or snake_case, numbers 
     dtmf           dtmf{digit, track}                                             Dtmf
     playedStream   name                                                           Played
     clearedAudio                                                                  Cleared
-    connected      (other carriers)                                               Connected
+    connected, mark, error (other carriers)                                       Connected, Played, Trouble
     us → carrier
     playAudio      streamId, media{contentType without rate, sampleRate, payload} PlayAudio
     checkpoint     streamId, name                                                 Checkpoint
@@ -31,7 +32,7 @@ takes both, and whatever lies between: keys in camelCase or snake_case, numbers 
     media          media{payload}                                                 Media
     stop           reason?                                                        Stop
 
-``extra_headers`` is always the string ``"{}"``; it may come as an object or not at all, and nothing reads it.
+``extra_headers`` is always the string ``"{}"``; it may come as an object or not at all, and is read as Plivo's only.
 
 A message that cannot be read raises ``WireError`` with one of these codes::
 
@@ -48,6 +49,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from . import dialects
+from .dialects import CONTENT_TYPES, VOBIZ, Dialect
 from .errors import WireError
 from .frame import AudioFormat, Encoding
 
@@ -55,9 +58,9 @@ TRACKS = ("inbound", "outbound")
 
 Shape = Literal["nested", "flat"]
 
-# After "audio/" and "x-": the carriers write audio/x-l16, RFC 3551 audio/L16; PCMU and PCMA also stand alone.
+# After "audio/" and "x-": the carriers write audio/x-l16, RFC 3551 audio/L16, Exotel audio/x-raw; PCMU, PCMA and L16
+# also stand alone.
 _ENCODINGS: dict[str, Encoding] = {"l16": "s16le", "mulaw": "mulaw", "pcmu": "mulaw", "alaw": "alaw", "pcma": "alaw"}
-_CONTENT_TYPES: dict[Encoding, str] = {"s16le": "audio/x-l16", "mulaw": "audio/x-mulaw", "alaw": "audio/x-alaw"}
 _G711_RATE = 8000  # fixed by RFC 3551; L16 has no rate of its own and must name one
 _RATES = range(4_000, 192_001)
 _LONGEST_ID = 256
@@ -72,7 +75,8 @@ class Start(msgspec.Struct, frozen=True):
     format: AudioFormat
     tracks: tuple[str, ...] | None
     metadata: dict[str, str]
-    """``from``, ``to`` and ``direction``, where they are given."""
+    """``from``, ``to`` and ``direction``, where they are given, and what the caller gave along as ``custom_…``."""
+    dialect: Dialect = VOBIZ
 
 
 class Media(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +113,12 @@ class Cleared(msgspec.Struct, frozen=True):
 
 class Connected(msgspec.Struct, frozen=True):
     """A greeting; says nothing."""
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """The carrier complains of something that it was sent; ``code`` is its own number."""
+
+    code: int | None
 
 
 class PlayAudio(msgspec.Struct, frozen=True):
@@ -154,6 +164,7 @@ Message = (
     | Played
     | Cleared
     | Connected
+    | Trouble
     | PlayAudio
     | Checkpoint
     | ClearAudio
@@ -183,17 +194,21 @@ class _MediaMessage(msgspec.Struct, frozen=True, gc=False):
 _fast = msgspec.json.Decoder(_MediaMessage, strict=False)
 
 
-def parse(text: str | bytes) -> Message:
-    """Read one message of the carrier's wire, of either direction; raise ``WireError`` if that cannot be done."""
-    return _parse(text, _READERS)
+def parse(text: str | bytes, dialect: Dialect | None = VOBIZ) -> Message:
+    """Read one message of a carrier's wire, of either direction; raise ``WireError`` if that cannot be done.
+
+    Without a ``dialect`` a ``start`` is read as that of the carrier whose it is.  All other messages have names that
+    mean the same with every carrier.
+    """
+    return _parse(text, _READERS, dialect)
 
 
 def parse_eka(text: str | bytes) -> Message:
     """Read one message of EkaScribe's wire: ``EkaStart``, ``Media``, ``Stop`` or ``Unknown``."""
-    return _parse(text, _EKA_READERS)
+    return _parse(text, _EKA_READERS, None)
 
 
-def _parse(text: str | bytes, readers: Mapping[str, _Reader]) -> Message:
+def _parse(text: str | bytes, readers: Mapping[str, _Reader], dialect: Dialect | None) -> Message:
     try:
         message = _fast.decode(text)
         if message.event == "media" and message.media is not None:
@@ -210,7 +225,10 @@ def _parse(text: str | bytes, readers: Mapping[str, _Reader]) -> Message:
     event = fields.text("event")
     if not event:
         raise WireError("no-event", "a message names no event")
-    reader = readers.get(_fold(event))
+    kind = _fold(event)
+    if kind == "start" and readers is _READERS:
+        return _start(fields, dialect or dialects.recognise(value))
+    reader = readers.get(kind)
     return Unknown(event) if reader is None else reader(fields)
 
 
@@ -249,37 +267,64 @@ class _Fields:
 _Reader = Callable[[_Fields], Message]
 
 
-def _start(top: _Fields) -> Start:
+def _start(top: _Fields, dialect: Dialect) -> Start:
     nested = top.object("start")
 
     def either(key: str) -> str:
         return nested.text(key) or top.text(key)
 
-    call_id = either("callid")
+    call_id = either(dialect.call_id)
     if not call_id:
-        raise WireError("no-call-id", "the start message names no call: expected start.callId, or callId beside event")
+        hint = "" if dialect is VOBIZ else f" as {dialect.name} names it"
+        raise WireError(
+            "no-call-id", f"the start message names no call: expected start.callId, or callId beside event{hint}"
+        )
     if len(call_id) > _LONGEST_ID or not call_id.isprintable():
         raise WireError("bad-call-id", f"the call id is not up to {_LONGEST_ID} printable characters")
-    metadata = {key: either(key) for key in ("from", "to", "direction")}
+    metadata = {key: value for key in ("from", "to", "direction") if (value := either(key))}
+    for key in dialect.parameters:
+        metadata |= _custom(key, nested.get(_fold(key)) or top.get(_fold(key)))
     return Start(
         call_id,
-        either("streamid"),
-        either("accountid"),
-        _format(nested.object("mediaformat"), either("contenttype")),
-        _tracks(nested.get("tracks") or either("audiotrack")),
-        {key: value for key, value in metadata.items() if value},
+        either(dialect.stream_id),
+        either(dialect.account_id),
+        _format(nested.object("mediaformat"), either("contenttype"), dialect),
+        _tracks(nested.get("tracks") or either("audiotrack")) or dialect.tracks,
+        metadata,
+        dialect,
     )
 
 
-def _format(media_format: _Fields, content_type: str) -> AudioFormat:
+def _custom(key: str, value: object) -> dict[str, str]:
+    """Return what the caller of the carrier's API gave along, under names that no other metadata has.
+
+    It comes as an object, as text that holds one, as ``k=v;k2=v2`` (Plivo), or as text without a structure (Telnyx's
+    ``client_state``), which then has the name of its field.
+    """
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value) if value.startswith("{") else value
+        except (ValueError, RecursionError):
+            return {}
+    if isinstance(value, str) and key == "extra_headers":
+        value = dict(pair.strip().partition("=")[::2] for pair in value.replace(",", ";").split(";") if "=" in pair)
+    if isinstance(value, str):
+        return {f"custom_{key}": value} if value else {}
+    items = value.items() if isinstance(value, dict) else ()
+    return {f"custom_{name}": str(item) for name, item in items if isinstance(item, str | int | float)}
+
+
+def _format(media_format: _Fields, content_type: str, dialect: Dialect) -> AudioFormat:
     encoding = media_format.text("encoding") or content_type
     kind, *parameters = (part.strip() for part in encoding.lower().split(";"))
-    found = _ENCODINGS.get(kind.removeprefix("audio/").removeprefix("x-"))
+    short = kind.removeprefix("audio/").removeprefix("x-")
+    found = _ENCODINGS.get(short) or dialect.encodings.get(short)
     if found is None or media_format.number("channels") not in (None, 1):
         shown = "".join(c if c.isalnum() or c in "/-;=.+" else "?" for c in encoding[:40]) or "nothing"
         raise WireError(
             "unknown-encoding",
-            f"the start message announces {shown}; expected one channel of audio/x-mulaw, audio/x-alaw or audio/x-l16",
+            f"the start message announces {shown}; expected one channel of audio/x-mulaw, audio/x-alaw or audio/x-l16"
+            + (f": {dialect.refused}" if dialect.refused else ""),
         )
     rate = media_format.number("samplerate")
     if rate is None:
@@ -321,13 +366,19 @@ def _stop(top: _Fields) -> Stop:
 
 def _dtmf(top: _Fields) -> Dtmf:
     dtmf = top.object("dtmf")
-    return Dtmf(dtmf.text("digit"), dtmf.text("track") or None)
+    return Dtmf(dtmf.text("digit"), dtmf.text("track").removesuffix("_track") or None)  # Twilio: inbound_track
+
+
+def _trouble(top: _Fields) -> Trouble:
+    return Trouble(top.object("payload").number("code"))
 
 
 def _play_audio(top: _Fields) -> PlayAudio:
     media = top.object("media")
     # The short contentType and the sampleRate beside it are what mediaFormat holds in a start message.
-    format = _format(_Fields({"encoding": media.text("contenttype"), "samplerate": media.number("samplerate")}), "")
+    format = _format(
+        _Fields({"encoding": media.text("contenttype"), "samplerate": media.number("samplerate")}), "", VOBIZ
+    )
     return PlayAudio(top.text("streamid"), _media(top).payload, format)
 
 
@@ -340,14 +391,15 @@ def _eka_start(top: _Fields) -> EkaStart:
     )
 
 
-_READERS: dict[str, _Reader] = {
-    "start": _start,
+_READERS: dict[str, _Reader] = {  # and ``start``, which is read by a dialect
     "media": _media,
     "stop": _stop,
     "dtmf": _dtmf,
     "playedstream": lambda top: Played(top.text("name")),
     "clearedaudio": lambda top: Cleared(),
     "connected": lambda top: Connected(),
+    "mark": lambda top: Played(top.object("mark").text("name")),
+    "error": _trouble,
     "playaudio": _play_audio,
     "checkpoint": lambda top: Checkpoint(top.text("streamid"), top.text("name")),
     "clearaudio": lambda top: ClearAudio(top.text("streamid")),
@@ -385,7 +437,7 @@ def _json(message: Mapping[str, object]) -> str:
 
 def content_type(format: AudioFormat) -> str:
     """Return the long name of a format, as in ``audio/x-l16;rate=8000``."""
-    return f"{_CONTENT_TYPES[format.encoding]};rate={format.sample_rate}"
+    return f"{CONTENT_TYPES[format.encoding]};rate={format.sample_rate}"
 
 
 def build_start(
@@ -399,7 +451,7 @@ def build_start(
 ) -> str:
     """Return the carrier's ``start``.  Only the flat shape has a place for ``from``, ``to`` and ``direction``."""
     if shape == "nested":
-        media_format = {"encoding": _CONTENT_TYPES[format.encoding], "sampleRate": format.sample_rate}
+        media_format = {"encoding": CONTENT_TYPES[format.encoding], "sampleRate": format.sample_rate}
         start = {
             "callId": call_id,
             "streamId": stream_id,
@@ -443,7 +495,12 @@ def build_flat_media(
 
     The older documents show no ``track`` either; where there are two, it has to be named.
     """
-    media = {**_short(format), "payload": payload, "timestamp": timestamp_ms}
+    media = {
+        "contentType": CONTENT_TYPES[format.encoding],
+        "sampleRate": format.sample_rate,
+        "payload": payload,
+        "timestamp": timestamp_ms,
+    }
     return _json({"event": "media", "streamId": stream_id, "media": media | ({"track": track} if track else {})})
 
 
@@ -472,23 +529,23 @@ def build_cleared(stream_id: str) -> str:
 
 def build_play_audio(stream_id: str, format: AudioFormat, payload: bytes) -> str:
     """Return the app's ``playAudio``; without its stream id the carrier ignores it silently."""
-    return _json({"event": "playAudio", "streamId": stream_id, "media": {**_short(format), "payload": payload}})
+    return VOBIZ.build_audio(stream_id, format, payload)
 
 
 def build_checkpoint(stream_id: str, name: str) -> str:
     """Return the app's ``checkpoint``."""
-    return _json({"event": "checkpoint", "streamId": stream_id, "name": name})
+    return VOBIZ.build_mark(stream_id, name)
 
 
 def build_clear_audio(stream_id: str) -> str:
     """Return the app's ``clearAudio``."""
-    return _json({"event": "clearAudio", "streamId": stream_id})
+    return VOBIZ.build_clear(stream_id)
 
 
 def build_eka_start(sample_rate: int, stream_id: str = "") -> str:
     """Return EkaScribe's ``start``; its server takes a rate that is a string for 16000, so it goes as an integer."""
     start: dict[str, object] = {"streamId": stream_id} if stream_id else {}
-    start["mediaFormat"] = {"encoding": _CONTENT_TYPES["s16le"], "sampleRate": sample_rate}
+    start["mediaFormat"] = {"encoding": CONTENT_TYPES["s16le"], "sampleRate": sample_rate}
     return _json({"event": "start", "start": start})
 
 
@@ -500,7 +557,3 @@ def build_eka_media(payload: bytes) -> str:
 def build_eka_stop(reason: str = "") -> str:
     """Return EkaScribe's ``stop``."""
     return _json({"event": "stop"} | ({"reason": reason} if reason else {}))
-
-
-def _short(format: AudioFormat) -> dict[str, object]:
-    return {"contentType": _CONTENT_TYPES[format.encoding], "sampleRate": format.sample_rate}

@@ -150,6 +150,12 @@ class Dtmf(Event, frozen=True, gc=False):
     digit: str
 
 
+class WireAlarm(Event, frozen=True, gc=False):
+    """The wire is not what it says it is; ``finding`` tells how, as ``wire_truth`` names it."""
+
+    finding: str
+
+
 Item = AudioFrame | Event
 """What a transform takes and gives."""
 

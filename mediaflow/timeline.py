@@ -106,11 +106,17 @@ class Timeline:
         state = self._tracks.get(track)
         return self._rate * FRAME_MS // 1000 if state is None else state.frame
 
-    def reconnected(self) -> None:
-        """Go on with a new socket: its chunks count anew, and what is missing is missing for that reason."""
+    def reconnected(self, own_clock: bool = False) -> None:
+        """Go on with a new socket: its chunks count anew, and what is missing is missing for that reason.
+
+        ``own_clock`` tells that its timestamps do too.  How much was missed meanwhile then cannot be known: the audio
+        goes on without a gap.
+        """
         for state in self._tracks.values():
             state.chunk = None
             state.fresh = True
+            if own_clock:
+                state.expected_ms = None
 
     def place(self, track: str, samples: int, chunk: int | None, timestamp_ms: int | None) -> Place:
         """Take the next frame to arrive, of ``samples`` on ``track``, and say where it stands."""

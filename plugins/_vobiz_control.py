@@ -91,29 +91,11 @@ def check_control(options: Options, listen: Address) -> Address | None:
     return address
 
 
-async def serve_control(
-    options: Options,
-    desk: Desk,
-    ready: Callable[[], bool],
-    *,
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    """Answer at ``control`` until cancelled; raises SourceError where that cannot be."""
-    address = Address.parse(options.control, ("http", "https"))
-
-    def listening(port: int) -> None:
-        logger.info("control answers at %s", address.url(port))
-        task_status.started()
-
-    certificate = control.Certificate(options.certificate, options.key) if address.scheme == "https" else None
-    await control.serve(desk.routes, address, ready=ready, listening=listening, certificate=certificate)
-
-
-class Desk:
+class ControlDesk:
     """Answers the carrier's requests and tells calls what concerns them."""
 
     def __init__(self, options: Options, path: str, engine: Engine, find: Callable[[str], Hearer | None]) -> None:
-        self._engine, self._find = engine, find
+        self._options, self._engine, self._find = options, engine, find
         self._secret = options.secret.reveal().encode() if options.secret and not options.auth_token else b""
         self._signatures = Signatures(options.auth_token, options.public_url) if options.auth_token else None
         self._answer = build_answer(options, path)
@@ -121,6 +103,20 @@ class Desk:
         self._hung_up = Memory()
         self._early: OrderedDict[str, list[Callback]] = OrderedDict()
         self.routes = {ANSWER: self.answer, STATUS: self.status, HANGUP: self.hangup}
+
+    async def serve(
+        self, ready: Callable[[], bool], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer at ``control`` until cancelled; raises SourceError where that cannot be."""
+        address = Address.parse(self._options.control, ("http", "https"))
+
+        def listening(port: int) -> None:
+            logger.info("control answers at %s", address.url(port))
+            task_status.started()
+
+        files = self._options.certificate, self._options.key
+        certificate = control.Certificate(*files) if address.scheme == "https" else None
+        await control.serve(self.routes, address, ready=ready, listening=listening, certificate=certificate)
 
     def opened(self, call_id: str, call: Hearer) -> None:
         """Tell a new call what came before it."""

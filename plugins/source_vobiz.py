@@ -1,66 +1,25 @@
-"""Calls from Vobiz: a WebSocket server that the carrier forks each call's audio to.
-
-The carrier connects, says ``start``, sends 20 ms of base64 per message and track, and closes.  It authenticates by
-nothing but the address it was given, so that address ends in a secret.  On the same port ``GET /healthz`` answers a
-load balancer.
-
-What is answered before a connection becomes a WebSocket::
-
-    path                    answer
-    /healthz                200 and the number of open calls
-    listen path + /secret   upgrade
-    listen path + other     403, counted as refused-token
-    any other               404
+"""Calls from Vobiz Media Streams: 20 ms of base64 per message and track, over a WebSocket that the carrier opens.
 
 Beside the sockets, on a port of its own, ``control`` answers the carrier's requests about calls (``_vobiz_control``).
 """
 
 from __future__ import annotations
 
-import hmac
-import logging
-import ssl
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Annotated
-from urllib.parse import unquote
 
-import anyio
-import msgspec
-from anyio.abc import TaskGroup
 from msgspec import Meta
 
-from mediaflow import (
-    AudioFormat,
-    Engine,
-    Register,
-    Secret,
-    Source,
-    SourceError,
-    WireError,
-    envelope,
-    hookimpl,
-    websocket,
-)
-from mediaflow.envelope import Media, MediaError, Start
-from mediaflow.websocket import Address, Answer, Closed, WebSocket
+from mediaflow import Engine, Register, Secret, dialects, hookimpl
+from mediaflow.dialects import Dialect
+from mediaflow.websocket import Address
 
-from ._byte_order import Order
-from ._vobiz_call import NORMAL, UNSUPPORTED, Call, Link
-from ._vobiz_control import Desk, check_control, serve_control
-
-logger = logging.getLogger(__name__)
-
-EARLY_MESSAGES = 200
-"""Media messages kept while ``start`` has not come: two seconds of two tracks."""
-
-AFTER_STOP_S = 1.0
-"""How long a socket stays open behind ``stop``, for the carrier to close it."""
-
-_MALFORMED = {"not-json", "not-an-object", "no-event"}
+from ._carrier_call import Call
+from ._carrier_server import CarrierSource, Desk
+from ._vobiz_control import ControlDesk, check_control
 
 
-class Vobiz(Source, frozen=True):
+class Vobiz(CarrierSource, frozen=True):
     """Take calls from Vobiz Media Streams, one session per call.
 
     Give the carrier the address of this machine, the path of ``listen`` and the secret, as in
@@ -73,14 +32,6 @@ class Vobiz(Source, frozen=True):
     """
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/vobiz"
-    secret: Annotated[Secret | None, Meta(description="last part of the path; required beyond loopback")] = None
-    certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for wss and https")] = ""
-    key: Annotated[str, Meta(description="file with the private key (PEM), for wss and https")] = ""
-    byte_order: Annotated[Order, Meta(description="of audio/x-l16; auto finds out by listening")] = "auto"
-    reconnect_s: Annotated[
-        float, Meta(ge=0, description="how long a call waits for a new socket after a close without stop")
-    ] = 3.0
-    idle_s: Annotated[float, Meta(gt=0, description="a call ends when nothing has come for so long")] = 60.0
     control: Annotated[str, Meta(description="http:// or https:// address for /answer, /status and /hangup")] = ""
     public_url: Annotated[str, Meta(description="https:// address that Vobiz reaches listen and control at")] = ""
     auth_token: Annotated[
@@ -89,198 +40,15 @@ class Vobiz(Source, frozen=True):
     dial: Annotated[str, Meta(description="number that /answer connects the caller to; else the call waits")] = ""
     caller_id: Annotated[str, Meta(description="number of yours that dial shows; needed in India")] = ""
 
-    def check(self) -> None:
-        address = Address.parse(self.listen)
-        if not self.secret and not address.is_loopback:
-            raise ValueError(f"listen at {address.host} can be reached by others: it needs a secret")
+    def schemes(self, address: Address) -> set[str]:
         control = check_control(self, address)
-        schemes = {address.scheme, control.scheme} if control else {address.scheme}
-        if schemes & {"wss", "https"}:
-            if not (self.certificate and self.key):
-                raise ValueError(f"{' and '.join(sorted(schemes))} need both certificate and key")
-        elif self.certificate or self.key:
-            raise ValueError("certificate and key are for wss:// and https://, but nothing here listens so")
+        return {address.scheme, control.scheme} if control else {address.scheme}
 
-    def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:
-        for format in (AudioFormat("mulaw", 8000), AudioFormat("s16le", 8000), AudioFormat("s16le", 16000)):
-            for tracks in (("inbound",), ("outbound",), envelope.TRACKS):
-                yield format, tracks
+    def desk(self, path: str, engine: Engine, find: Callable[[str], Call | None]) -> Desk | None:
+        return ControlDesk(self, path, engine, find) if self.control else None
 
-    async def serve(self, engine: Engine) -> None:
-        address = Address.parse(self.listen)
-        tls = self._tls() if address.scheme == "wss" else None
-        failure: SourceError | None = None
-        try:
-            async with anyio.create_task_group() as calls:
-                server = _Server(self, address, engine, calls)
-                if server.desk is not None:
-                    await calls.start(serve_control, self, server.desk, lambda: server.ready)
-                await websocket.serve(
-                    server.serve,
-                    address,
-                    admit=server.admit,
-                    listening=server.listening,
-                    tls=tls,
-                )
-        except* SourceError as group:
-            failure = SourceError(str(group.exceptions[0]))
-        except* OSError as group:
-            failure = SourceError(f"cannot listen at {address.host}:{address.port}: {group.exceptions[0]}")
-        if failure is not None:
-            raise failure
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # an ssl.SSLError is one
-            raise SourceError(
-                f"certificate {self.certificate!r} with key {self.key!r} cannot be used: {error.strerror or error}; "
-                f"expected two readable PEM files that belong together"
-            ) from None
-        return context
-
-
-class _Server:
-    """The live calls of a source, and the sockets that lead to them."""
-
-    def __init__(self, source: Vobiz, address: Address, engine: Engine, tasks: TaskGroup) -> None:
-        self._source, self._engine, self._tasks = source, engine, tasks
-        self._address, self._path = address, address.path
-        self._secret = source.secret.reveal().encode() if source.secret else None
-        self._calls: dict[str, Call] = {}  # by the carrier's call id, the newest one
-        self._ids: set[str] = set()  # of sessions that are not finished yet
-        self.ready = False
-        """True while sockets are taken."""
-        self.desk = Desk(source, address.path, engine, self._calls.get) if source.control else None
-
-    def listening(self, port: int) -> None:
-        """Let everybody know that sockets are taken at ``port``."""
-        self.ready = True
-        self._engine.listening(self._address.url(port))
-
-    def admit(self, target: str) -> Answer | None:
-        """Decide on a request by its path; what stands behind a question mark is the carrier's affair."""
-        path = target.partition("?")[0]
-        if path == "/healthz":
-            body = msgspec.json.encode({"status": "ok", "calls": sum(call.open for call in self._calls.values())})
-            return Answer(200, body.decode(), "application/json")
-        below = path.removeprefix(self._path)
-        if not path.startswith(self._path) or below[:1] not in ("", "/"):
-            return Answer(404, "not found\n")
-        token = unquote(below[1:]).encode()
-        if self._secret is None:
-            return Answer(404, "not found\n") if token else None
-        if hmac.compare_digest(token, self._secret):
-            return None
-        self._engine.count("refused-token")
-        return Answer(403, "forbidden\n")
-
-    async def serve(self, socket: WebSocket) -> None:
-        """Serve one socket: read it up to its start, lend it to its call, close it when it comes back."""
-        link = await self._greet(socket)
-        if link is None:
-            return
-        self._assign(link)
-        try:
-            await link.released.wait()
-            if link.stopped:
-                await self._after_stop(socket)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await link.released.wait()  # two must not read at once; a call that is stopped lets go at once
-                await socket.close(link.code, link.reason)
-
-    async def _greet(self, socket: WebSocket) -> Link | None:
-        early: list[Media | MediaError] = []
-        overflow: Counter[str] = Counter()
-        with anyio.move_on_after(self._source.idle_s):
-            try:
-                while True:
-                    text = await socket.recv()
-                    try:
-                        message = envelope.parse(text)
-                    except MediaError as error:
-                        self._engine.count(error.code)
-                        early.append(error)
-                        continue
-                    except WireError as error:
-                        self._engine.count(error.code)
-                        if error.code in _MALFORMED:
-                            continue
-                        logger.error("a call was refused: %s: %s", error.code, error)
-                        await socket.close(UNSUPPORTED, error.code)
-                        return None
-                    if isinstance(message, Start):
-                        return Link(socket, message, early, overflow)
-                    if isinstance(message, Media):
-                        early.append(message)
-                        if len(early) > EARLY_MESSAGES:
-                            self._engine.count("early-media-dropped")
-                            oldest = early.pop(0)
-                            if isinstance(oldest, Media):
-                                overflow[oldest.track or ""] += len(oldest.payload)
-                    elif isinstance(message, envelope.Unknown):
-                        self._engine.count("unknown-event")
-            except Closed:
-                pass
-        self._engine.count("no-start")
-        await socket.close(NORMAL, "no start")
-        return None
-
-    def _assign(self, link: Link) -> None:
-        call_id = link.start.call_id
-        call = self._calls.get(call_id)
-        if call is not None and call.stopped:
-            # Carriers are known to connect once more behind the end of a call; that must not become a call.
-            self._engine.count("start-after-stop")
-            link.release(NORMAL, "the call has ended")
-        elif call is not None and call.open:
-            if link.start.format == call.format:
-                call.lend(link)
-            else:
-                self._engine.count("changed-format")
-                logger.error("call %s: came back as %s after %s: refused", call.id, link.start.format, call.format)
-                link.release(UNSUPPORTED, "the format has changed")
-        elif self.desk is not None and self.desk.hung_up(call_id):
-            self._engine.count("start-after-hangup")
-            link.release(NORMAL, "the call has ended")
-        else:
-            # The session that gave up waiting may still be finishing, under the id of the call.
-            id, number = call_id, 2
-            while id in self._ids:
-                id, number = f"{call_id}.{number}", number + 1
-            call = Call(id, link.start, self._source, self._engine)
-            call.lend(link)
-            self._tasks.start_soon(self._run, call_id, call)
-            self._calls[call_id] = call
-            self._ids.add(id)
-            if self.desk is not None:
-                self.desk.opened(call_id, call)
-
-    async def _run(self, call_id: str, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            self._ids.discard(call.id)
-            if self._calls.get(call_id) is call:
-                del self._calls[call_id]
-
-    async def _after_stop(self, socket: WebSocket) -> None:
-        with anyio.move_on_after(AFTER_STOP_S):
-            try:
-                while True:
-                    if _is_media(await socket.recv()):
-                        self._engine.count("media-after-stop")
-            except Closed:
-                pass
-
-
-def _is_media(text: str | bytes) -> bool:
-    try:
-        return isinstance(envelope.parse(text), Media)
-    except WireError:
-        return False
+    def dialects(self) -> tuple[Dialect, ...]:
+        return (dialects.VOBIZ,)
 
 
 @hookimpl

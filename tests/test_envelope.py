@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mediaflow import AudioFormat, WireError, envelope
+from mediaflow.dialects import DIALECTS
 from mediaflow.envelope import (
     Checkpoint,
     ClearAudio,
@@ -24,6 +25,7 @@ from mediaflow.envelope import (
     Played,
     Start,
     Stop,
+    Trouble,
     Unknown,
     parse,
     parse_eka,
@@ -250,6 +252,9 @@ def _start(**media_format: object) -> dict[str, Any]:
         ({"event": "stop", "stop": {"reason": "hangup"}}, Stop("hangup")),
         ({"event": "dtmf", "dtmf": {"digit": 5}}, Dtmf("5", None)),
         ({"event": "connected", "version": "1.0.0"}, Connected()),
+        ({"event": "mark", "mark": {"name": "m"}}, Played("m")),
+        ({"event": "error", "payload": {"code": "100002"}}, Trouble(100002)),
+        ({"event": "error"}, Trouble(None)),
         ({"event": "weather"}, Unknown("weather")),
     ],
 )
@@ -367,17 +372,44 @@ _json = st.recursive(
 
 
 @given(
-    st.sampled_from(["start", "media", "stop", "dtmf", "playAudio", "checkpoint", "playedStream", "?"]),
-    st.dictionaries(st.sampled_from(["start", "media", "stop", "dtmf", "callId", "contentType", "name"]), _json),
+    st.sampled_from(
+        ["start", "media", "stop", "dtmf", "playAudio", "checkpoint", "playedStream", "mark", "error", "?"]
+    ),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "start",
+                "media",
+                "stop",
+                "dtmf",
+                "callId",
+                "callSid",
+                "call_sid",
+                "call_control_id",
+                "contentType",
+                "name",
+                "extra_headers",
+                "customParameters",
+                "client_state",
+                "payload",
+                "mark",
+            ]
+        ),
+        _json,
+    ),
 )
 def test_nothing_else_is_raised(event: str, fields: dict[str, Any]) -> None:
     """Whatever JSON comes, it is read or refused with a WireError; no other error escapes."""
     text = json.dumps({"event": event, **fields})
-    for read in (parse, parse_eka):
+    for dialect in (None, *DIALECTS.values()):
         try:
-            read(text)
+            parse(text, dialect)
         except WireError as error:
             assert error.code
+    try:
+        parse_eka(text)
+    except WireError as error:
+        assert error.code
     assert envelope.outline(text)
 
 

@@ -27,6 +27,8 @@ TOOLS = (
     "answer",
     "callback",
     "control",
+    "dialects",
+    "wire_truth",
     "testing",
 )
 

@@ -26,6 +26,8 @@ TOOLS = {
     "answer",
     "callback",
     "control",
+    "dialects",
+    "wire_truth",
     "testing",
 }
 QUICK = {"mediaflow", "msgspec", "anyio", *sys.stdlib_module_names}

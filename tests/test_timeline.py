@@ -214,6 +214,14 @@ def test_a_reconnect_to_a_new_clock_inserts_nothing() -> None:
     assert _place([("inbound", 0, 0), ("inbound", 1, 20)], timeline) == [Place(broken=True), IN_ORDER]
 
 
+def test_a_reconnect_that_is_known_to_have_a_new_clock_begins_anew() -> None:
+    """Early in a call, too, frames of a new socket whose timestamps begin anew are not taken for repeats."""
+    timeline = Timeline(8000)
+    _place([("inbound", n, 20 * n) for n in range(3)], timeline)
+    timeline.reconnected(own_clock=True)
+    assert _place([("inbound", n, 20 * n) for n in range(3)], timeline) == [IN_ORDER] * 3
+
+
 def test_the_usual_frame_is_the_last() -> None:
     """A frame that cannot be read is as long as the last of its track, or 20 ms if there was none."""
     timeline = Timeline(8000)

@@ -298,7 +298,7 @@ async def test_a_stopped_stream_ends_its_call() -> None:
 
 async def test_a_dropped_stream_lets_the_call_wait_for_its_next_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that only looks open is left, and the session goes on with the next."""
-    monkeypatch.setattr("mediaflow_plugins._vobiz_call.QUIET_S", 0.0)
+    monkeypatch.setattr("mediaflow_plugins._carrier_call.QUIET_S", 0.0)
     async with _serving() as carrier, carrier.call() as dead:
         session = await carrier.has(1)
         assert await carrier.tell("DroppedStream", StreamID="stream-0", Timestamp="0") == 200
@@ -318,7 +318,7 @@ async def test_a_dropped_stream_lets_the_call_wait_for_its_next_socket(monkeypat
 
 async def test_a_dropped_stream_whose_successor_is_there_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The news may be slower than the carrier's next socket: that one is not left for it."""
-    monkeypatch.setattr("mediaflow_plugins._vobiz_call.QUIET_S", 0.0)
+    monkeypatch.setattr("mediaflow_plugins._carrier_call.QUIET_S", 0.0)
     async with _serving() as carrier, carrier.call():
         await carrier.has(1)
         async with websocket.connect(carrier.url) as ws:

@@ -34,8 +34,10 @@ from mediaflow import Engine, FormatError, Session, SessionError, Stream, WireEr
 from mediaflow.envelope import Dtmf, Media, MediaError, Start
 from mediaflow.timeline import IN_ORDER, Place, Timeline
 from mediaflow.websocket import Closed, WebSocket
+from mediaflow.wire_truth import WireTruth
 
-from ._byte_order import Order, OrderedSession
+from ._ordered_session import Order, OrderedSession
+from ._reorder import Reorder
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Call:
         self.id = id
         self.tracks = start.tracks or envelope.TRACKS
         self.format = start.format
+        self._dialect = start.dialect
         self.open = True
         """False once no further socket can continue the session."""
         self.stopped = False
@@ -103,6 +106,10 @@ class Call:
         self._engine = engine
         self._default_track = "inbound" if "inbound" in self.tracks else self.tracks[0]
         self._timeline = Timeline(start.format.sample_rate)
+        self._reorder: Reorder[Media | MediaError] | None = None
+        if start.dialect.reorder:
+            self._reorder = Reorder(start.dialect.reorder)
+        self._truth: WireTruth | None = WireTruth(start.format, self.tracks)
         self._numbering = "unknown"
         self._session: Session
         self._news: list[tuple[str, dict[str, str | int | float]]] = []
@@ -156,6 +163,7 @@ class Call:
                     raise
                 finally:
                     self.open = False
+                    self._take_late()
                     self._ordered.release()
         except FormatError as error:
             code, reason = UNSUPPORTED, "format not supported"
@@ -193,7 +201,8 @@ class Call:
             self._link, self._next, self._lent = self._next, None, anyio.Event()
             if again:
                 self._engine.count("reconnected")
-                self._timeline.reconnected()
+                self._take_late()
+                self._timeline.reconnected(self._dialect.own_clock)
             if await self._read(self._link):
                 return
             self._link.release(reason="" if self._next is None else "replaced")
@@ -252,20 +261,37 @@ class Call:
         for track, size in link.overflow.items():
             self._session.drop(size // self.format.sample_bytes, "before-start", self._ledger_track(track))
         for item in link.early:
-            room = self._audio(item) if isinstance(item, Media) else self._conceal(item.media, item.code)
-            if not room:
+            if not self._arrive(item):
                 await self._session.ready()
+
+    def _take_late(self) -> None:
+        """Let go on what waits for frames that will not come any more."""
+        for item in self._reorder.restart() if self._reorder is not None else ():
+            self._place(item)
+
+    def _arrive(self, item: Media | MediaError, text: str | bytes = "") -> bool:
+        """Take a frame, or the place of one that cannot be read, as it comes from the socket."""
+        if self._reorder is None:
+            return self._place(item, text)
+        media = item if isinstance(item, Media) else item.media
+        room = True
+        for each in self._reorder.take(media.track or self._default_track, media.chunk, item):
+            room = self._place(each, text) and room
+        return room
+
+    def _place(self, item: Media | MediaError, text: str | bytes = "") -> bool:
+        return self._audio(item, text) if isinstance(item, Media) else self._conceal(item.media, item.code)
 
     def _take(self, text: str | bytes) -> bool:
         """Take one message; return False if the sinks have no room."""
         try:
-            message = envelope.parse(text)
+            message = envelope.parse(text, self._dialect)
             if message.__class__ is Media:
-                return self._audio(message, text)
+                return self._audio(message, text) if self._reorder is None else self._arrive(message, text)
         except MediaError as error:
             self._engine.count(error.code)
             self._empty(text)
-            return self._conceal(error.media, error.code)
+            return self._arrive(error)
         except WireError as error:
             self._engine.count(error.code)
             return True
@@ -275,6 +301,9 @@ class Call:
             self._ordered.press(message.digit, message.track if message.track in self.tracks else self._default_track)
         elif isinstance(message, Start):
             self._engine.count("duplicate-start")
+        elif isinstance(message, envelope.Trouble):
+            self._engine.count("carrier-error")
+            logger.warning("call %s: %s reports its error %s", self.id, self._dialect.name, message.code)
         elif isinstance(message, envelope.Unknown):
             self._engine.count("unknown-event")
         return True
@@ -303,14 +332,24 @@ class Call:
             return True
         self._barren = 0
         place = self._timeline.place(track, samples, media.chunk, media.timestamp_ms)
-        if place is IN_ORDER:
-            return self._ordered.push(data, track)
         if place.repeated:
             self._engine.count("duplicate")
             self._session.drop(samples, "duplicate", track)
             return True
-        room = self._move(track, place)
-        return self._ordered.push(data, track) and room
+        room = place is IN_ORDER or self._move(track, place)
+        room = self._ordered.push(data, track) and room
+        if self._truth is not None:
+            self._listen(self._truth, track, media)
+        return room
+
+    def _listen(self, truth: WireTruth, track: str, media: Media) -> None:
+        """Compare the beginning of the call with what its start says of it."""
+        for code, where, text in truth.hear(track, media.payload, media.timestamp_ms):
+            self._engine.count(code)
+            logger.warning("call %s: %s", self.id, text)
+            self._ordered.alarm(code, where)
+        if truth.settled:
+            self._truth = None
 
     def _conceal(self, media: Media, reason: str) -> bool:
         """Put silence where a frame that cannot be read would have stood."""
