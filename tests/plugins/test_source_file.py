@@ -204,7 +204,7 @@ class _Engine(RecordingEngine):
 
 class TestPace:
     async def test_real_time(self, tmp_path: Path) -> None:
-        """No frame comes before its time, both sides come together, and the call lasts as long as its audio."""
+        """No frame comes before its time, both sides come together, and the call lasts no less than its audio."""
         engine, speed = _Engine(), 10
         path = wav(tmp_path / "a.wav", bytes(4 * 12_080), AudioFormat("s16le", 8000, 2))
         begun = anyio.current_time()
@@ -214,9 +214,9 @@ class TestPace:
         times = engine.session.times
         assert [track for track, _, _ in times] == ["inbound", "outbound"] * 76
         assert [size for _, size, _ in times] == [320] * 150 + [160, 160]
-        first = times[0][2]
-        assert all(time - first >= (index // 2) * 0.02 / speed - 0.002 for index, (_, _, time) in enumerate(times))
-        assert 1.51 / speed <= lasted < 1.51 / speed + 1
+        # Only too early is wrong: on a busy machine any of them may be late, the first as well.
+        assert all(time - begun >= (index // 2) * 0.02 / speed - 0.002 for index, (_, _, time) in enumerate(times))
+        assert lasted >= 1.51 / speed
 
     async def test_frames_do_not_drift(self, tmp_path: Path) -> None:
         """Where a frame is no whole number of samples, frames differ by one and a second still has fifty."""
