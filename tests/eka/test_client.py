@@ -12,6 +12,8 @@ import pytest
 import stamina
 
 from mediaflow import Secret, eka, httpd
+from mediaflow.eka.auth import LOGIN
+from mediaflow.eka.client import SESSIONS
 from mediaflow.httpd import Request, Response
 from mediaflow.websocket import Address
 
@@ -47,17 +49,17 @@ class Api:
         self.pause.set()
 
     async def answer(self, request: Request) -> Response:
-        if request.path == eka.LOGIN:
+        if request.path == LOGIN:
             assert json.loads(request.body) == {"client_id": "me", "client_secret": "pw"}
             self.log.append("login")
             await self.pause.wait()
             token = f"token-{self.log.count('login')}"
             return self._json(200, {"access_token": token, "expires_in": self.expires_in, "new": [1]})
         token = request.headers["authorization"].removeprefix("Bearer ")
-        self.log.append(f"{request.method} {request.path.removeprefix(eka.SESSIONS)} {token}")
+        self.log.append(f"{request.method} {request.path.removeprefix(SESSIONS)} {token}")
         if not self.good(token):
             return self._json(401, {"error": {"code": "token_expired", "message": "x", "details": {}}})
-        if request.path == eka.SESSIONS:
+        if request.path == SESSIONS:
             return self._json(201, self.created)
         if request.path.endswith("/end") and self.end_error:
             return self._json(400, {"error": self.end_error})
