@@ -18,7 +18,7 @@ Reference: Eka Care, "Authorization".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import anyio
 import msgspec
@@ -55,8 +55,8 @@ class _Tokens(msgspec.Struct):
 class Account:
     """The token that belongs to some credentials."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: Credentials, clock: Callable[[], float] = anyio.current_time) -> None:
+        self._credentials, self._clock = credentials, clock
         self._access = credentials.token.reveal()
         self._refresh = ""
         self._renew_at = self._ends_at = 0.0
@@ -71,7 +71,7 @@ class Account:
         async with self._lock:
             if not self._access or self._access == refused:
                 await self._login(client)
-            elif anyio.current_time() >= self._renew_at:
+            elif self._clock() >= self._renew_at:
                 await self._renew(client)
             return self._access
 
@@ -94,7 +94,7 @@ class Account:
                     return
             await self._login(client)
         except EkaError as error:
-            if error.code == "login-refused" or anyio.current_time() >= self._ends_at:
+            if error.code == "login-refused" or self._clock() >= self._ends_at:
                 raise
 
     def _take(self, reply: http.Reply) -> None:
@@ -109,7 +109,7 @@ class Account:
             raise EkaError("login-failed", f"the login gave no token: {error}") from None
         self._access = tokens.access_token
         self._refresh = tokens.refresh_token or self._refresh
-        now = anyio.current_time()
+        now = self._clock()
         self._renew_at, self._ends_at = now + max(lasts - RENEW_S, lasts / 2), now + lasts
 
 

@@ -294,7 +294,7 @@ async def test_a_session_without_audio() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [
-        ("POST", "/voice/v1/sessions", {"upload_type": "chunked"}, 400, "invalid_request"),
+        ("POST", "/voice/v1/sessions", {"upload_type": "single"}, 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", {}, 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", ["x"], 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", None, 400, "invalid_request"),
@@ -328,7 +328,7 @@ async def test_the_token_is_asked_for_everywhere_but_where_it_is_not() -> None:
         assert ingest.engine.counts == {"refused-token": 2}
         assert (await ingest.ask("GET", "/voice/v1/sessions/ses_0", token="right"))[0] == 404
         status, body = await ingest.ask("GET", "/voice/v1/.well-known/medscribealliance", token="")
-        assert (status, body["capabilities"]["upload_methods"]) == (200, ["stream"])
+        assert (status, body["capabilities"]["upload_methods"]) == (200, ["chunked", "stream"])
 
 
 async def test_the_login_gives_a_token_that_works() -> None:
