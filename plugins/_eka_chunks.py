@@ -77,6 +77,7 @@ class Upload:
             logger.error("an upload broke: %s", type(error).__name__)
         finally:
             self._receive.close()
+            self._send.close()
             self._flushed()
 
     async def _chunk(self) -> bytes | None:
@@ -121,6 +122,6 @@ class Upload:
     async def _pass(self, number: int, pcm: bytes) -> None:
         try:
             await self._send.send(pcm)
-        except anyio.BrokenResourceError:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise Refused(500, "internal_error", "The audio could not be stored.") from None
         self._next = number + 1
