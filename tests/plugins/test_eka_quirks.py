@@ -27,6 +27,7 @@ SECOND = bytes(range(250)) * 64
 """A second at 8000 Hz."""
 
 BOTH = ("json", "upload")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +160,32 @@ async def test_a_stream_that_is_never_closed_is_in_doubt(tmp_path: Path) -> None
 
 
 def test_every_quirk_is_rehearsed_and_written_down() -> None:
-    """None is without a test here, nor without a line in the module's table."""
+    """None is without a test here, nor without a line in the module's table and in the manual's."""
     quirks = set(get_args(_eka_quirks.Quirk))
     tested = {quirk for quirk, *_ in (*REPORTED, *BORNE)} | {"result_never", "never_closes"}
     assert tested == quirks
     assert set(re.findall(r"^    ([a-z]+_[a-z]+) ", _eka_quirks.__doc__ or "", re.MULTILINE)) == quirks
+    manual = (ROOT / "docs" / "eka.md").read_text(encoding="utf-8")
+    table = manual[manual.index("| quirk |") :]
+    assert set(re.findall(r"`([a-z]+_[a-z]+)`(?=.*\|.*\|)", table)) == quirks
+
+
+def test_every_code_is_in_the_manual() -> None:
+    """Whatever a sink or the client may report, `docs/eka.md` says what it means."""
+    files = [*ROOT.glob("plugins/*eka*.py"), *ROOT.glob("mediaflow/eka/*.py")]
+    codes = {
+        code
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        for code in re.findall(r'"([a-z]+-[a-z]+)"', line)
+    }
+    told = set(re.findall(r"`([a-z]+-[a-z]+)`", (ROOT / "docs" / "eka.md").read_text(encoding="utf-8")))
+    counted = {
+        "bad-signature",
+        "old-signature",
+        "bad-json",
+        "bad-event",
+    }  # of webhooks, which answer them with 400, 401
+    counted |= {"unknown-stream", "odd-message", "half-sample", "rate-ignored", "rate-refused", "unknown-event"}
+    counted |= {"bad-base64", "webhook-failed", "refused-login", "refused-token", "refused-session", "client-id"}
+    assert codes - counted <= told
