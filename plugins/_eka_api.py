@@ -123,6 +123,7 @@ class Api:
             key = request.method, request.path
             self._bursts[key] = (self._bursts[key] + 1) % (eka_quirks.BURST + 1)
             if self._bursts[key]:
+                self._engine.count("quirk-error_bursts")
                 raise Fault(503, "service_unavailable", "The service has trouble, as it was told to have.")
 
     def _token(self, answer: dict[str, Any] | None) -> tuple[int, object]:
@@ -247,6 +248,7 @@ class Api:
                 raise Fault(refused.status, refused.code, refused.message, session_id=session_id) from None
         if "loses_end" in self._quirks and not session.end_lost:
             session.end_lost = True
+            self._engine.count("quirk-loses_end")
         else:
             self.sessions.end(session)
             self._settle(session)
@@ -263,7 +265,7 @@ class Api:
             raise _expired(session_id)
         if "result_never" in self._quirks:
             return 202, {"session_id": session_id, "status": "processing"}
-        if "result_failed" in self._quirks:
+        if session.failed or "result_failed" in self._quirks:
             return 200, body | {"status": "failed"}
         if "result_partial" in self._quirks:
             return 206, body | {"status": "partial", "processing_errors": [{"code": "audio_quality_poor"}]}

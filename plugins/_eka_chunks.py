@@ -2,7 +2,8 @@
 
 A chunk is named ``{base}_{n}.wav``.  Clients count from 0 or from 1 and may send several at once, so one that comes too
 early is held until those before it are there, up to ``MAX_HELD`` of them.  A chunk that comes again is answered alike
-and not used twice.  The answer to a chunk comes when the pipeline has taken it, or when it is held.
+and not used twice.  The answer to a chunk comes when the pipeline takes it, or when it is held; where it
+could not be stored after all, the result of the session is ``failed``.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class Upload:
                         await live.ready()
                     session.samples += len(pcm) // 2
         except (FormatError, SessionError):
+            session.failed = True
             self._engine.count("chunks-not-stored")
         except Exception as error:  # the border of this call: no other may suffer from it
+            session.failed = True
             logger.error("an upload broke: %s", type(error).__name__)
         finally:
             self._receive.close()

@@ -145,19 +145,17 @@ class EkaSink(Sink, frozen=True):
             longest_s = await self._longest(client)
             session = await client.create(self._request(stream))
             logger.info("call %s: EkaScribe session created", stream.id)
-            ended, files_sent = False, 0
+            ended = False
+            writer: EkaWriter | None = None
             try:
                 async with self.carry(client, session, format, longest_s) as writer:
-                    try:
-                        yield writer
-                    finally:
-                        files_sent = writer.files_sent
+                    yield writer
                 ended = True
                 writer.ended(await client.end(session.id, writer.files_sent))
             except BaseException:
                 if not ended:
                     with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
-                        await client.end(session.id, files_sent)
+                        await client.end(session.id, writer.files_sent if writer is not None else 0)
                 raise
             writer.outcome = {**writer.outcome, "status": "processing"}
             state = await client.result(

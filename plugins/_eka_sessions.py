@@ -78,6 +78,8 @@ class Session:
         """Number and name of each chunk that was uploaded."""
         self.end_lost = False
         """True where an end was answered and forgotten, as a quirk."""
+        self.failed = False
+        """True where chunks were taken and could not be stored."""
         self.missing: list[int] = []
         """Numbers of chunks that were left out between others."""
 

@@ -32,6 +32,8 @@ class EkaUpload(EkaSink, frozen=True):
 
     upload_type: ClassVar[Literal["stream", "chunked"]] = "chunked"
 
+    # As long as a chunk is tried again, and a little more: what is said meanwhile has to wait somewhere.
+    queue_ms: Annotated[int, Meta(ge=20, le=3_600_000, description="audio that may wait for the sink, in ms")] = 360_000
     chunk_s: Annotated[
         int, Meta(ge=1, le=eka.MAX_CHUNK_S, description="audio per chunk at most, in s; the service advises 20")
     ] = eka.MAX_CHUNK_S

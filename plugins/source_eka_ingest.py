@@ -234,6 +234,7 @@ class _Reader:
         seconds = self._session.samples / self._session.sample_rate
         if "slow_storing" in self._quirks and seconds - self._stored_s >= eka_quirks.CHUNK_S:
             self._stored_s = seconds
+            self._engine.count("quirk-slow_storing")
             await anyio.sleep(eka_quirks.STORE_S)
         if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S:
             self._end(NOT_STORED, "dropped, as it was told to be")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -164,6 +166,25 @@ async def test_audio_that_cannot_be_stored_gets_no_receipt() -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
         assert ingest.engine.counts == {"chunks-not-stored": 1}
         assert (await ingest.end(session))[1]["audio_files_received"] == 0
+
+
+class FailingLater(RecordingEngine):
+    """An engine whose sinks have failed by the end."""
+
+    @asynccontextmanager
+    async def open(self, stream: Any) -> AsyncIterator[RecordedSession]:
+        async with super().open(stream) as session:
+            yield session
+            raise SessionError("every sink has failed")
+
+
+async def test_audio_that_was_taken_and_not_stored_is_no_success() -> None:
+    """The result says failed, since the answers to the chunks are given."""
+    async with running(FailingLater()) as ingest:
+        session = await ingest.create(upload_type="chunked")
+        assert (await upload(ingest, session, "chunk_0.wav", wav(AUDIO)))[0] == 200
+        status, body = await result(ingest, session)
+        assert (status, body["status"]) == (200, "failed")
 
 
 async def test_stopping_the_source_finishes_its_uploads() -> None:

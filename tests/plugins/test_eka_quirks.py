@@ -125,6 +125,7 @@ async def test_what_a_sink_has_to_bear(
     async with ingest(quirk, token=Secret("t")) as (engine, url):
         ledger = await carry(make_sink(kind, url, tmp_path), tmp_path)
         [session] = await engine.ended()
+        assert status == "partial" or engine.counts[f"quirk-{quirk}"] >= 1
     assert session.audio["inbound"] == SECOND * 4
     assert ledger["failure"] is None
     assert (ledger["delivered"], ledger["outcome"]["status"]) == (32000, status)

@@ -59,6 +59,7 @@ class Service:
         self.trouble: list[int] = []
         self.received: int | None = None
         self.longest_s = 3600
+        self.lost_ends = 0
 
     async def answer(self, request: Request) -> Response:
         if request.path.endswith("/medscribealliance"):
@@ -67,7 +68,8 @@ class Service:
         step = request.path.removeprefix("/voice/v1/sessions").removeprefix("/ses_1").lstrip("/")
         self.log.append(f"{request.method} {step}".strip())
         if request.method == "GET":
-            return self._json(200, {"status": "completed"})
+            done = self.log.count("POST end") > self.lost_ends
+            return self._json(*((200, {"status": "completed"}) if done else (202, {"status": "initialized"})))
         if step == "end":
             self.sent = json.loads(request.body)
             received = len(self.chunks) if self.received is None else self.received
@@ -206,6 +208,26 @@ async def test_chunks_that_the_service_does_not_have(tmp_path: Path) -> None:
             await write_all(sink(service.url, tmp_path), CALL, frames(AUDIO, PCM))
     assert caught.value.code == "chunks-missing"
     assert (tmp_path / "ses_1.json").exists()
+
+
+async def test_an_end_that_got_lost_is_repeated_with_its_count(tmp_path: Path) -> None:
+    """The service is told again how many chunks there were."""
+    async with running_service() as service:
+        service.lost_ends = 2
+        await write_all(sink(service.url, tmp_path), CALL, frames(AUDIO, PCM))
+    assert service.log.count("POST end") == 3
+    assert service.sent == {"audio_files_sent": 3}
+
+
+async def test_trouble_at_the_end_of_a_call(tmp_path: Path) -> None:
+    """What was stored before and what the rest came to are both counted when the session is ended."""
+    async with running_service() as service:
+        with pytest.raises(SinkError):
+            async with sink(service.url, tmp_path).open(CALL, PCM, ("inbound",)) as writer:
+                await writer.write(frames(AUDIO, PCM, [17000])[0])
+                service.trouble = [413]
+    assert writer.delivered == 16000
+    assert service.sent == {"audio_files_sent": 1}
 
 
 async def test_a_call_longer_than_its_model_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
