@@ -2,6 +2,7 @@
 # make test    everything that CI runs: checks, then the tests on every Python that is here
 # make check   lint, types, layers
 # make bench   the benchmarks
+# make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
 
@@ -9,16 +10,17 @@ PYTHON ?= python3
 SPEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.c)
-SYSTEM := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.[ch])
+SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
-.PHONY: demo test check bench system peers others clean
+.PHONY: demo test check bench debug sanitize system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
 
 test: system check peers
 	$(BIN)/pytest
+	$(MAKE) debug sanitize
 	$(MAKE) others
 
 check: $(VENV)/.development
@@ -31,6 +33,19 @@ check: $(VENV)/.development
 
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks
+
+# The compiled core once more, in a place of its own, and its tests on that.
+CORE_TESTS := tests/dsp -q -m 'not slow' -p no:cacheprovider --deselect tests/dsp/test_levels.py
+
+debug: $(VENV)/.development
+	MEDIAFLOW_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib --build-temp build/debug/tmp
+	PYTHONPATH=build/debug/lib $(BIN)/python -P -m pytest $(CORE_TESTS)
+
+sanitize: $(VENV)/.development
+	MEDIAFLOW_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib build/sanitize/lib --build-temp build/sanitize/tmp
+	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  $(BIN)/python -P -m pytest $(CORE_TESTS) --deselect tests/dsp/test_chain.py::test_a_stage_from_outside
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

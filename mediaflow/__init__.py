@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .component import (
         Component as Component,
         Engine as Engine,
+        Finding as Finding,
         Joiner as Joiner,
         Processor as Processor,
         Secret as Secret,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from .path_template import PathTemplate as PathTemplate
 
 _HOMES = {
-    "component": "Component Engine Joiner Processor Secret Session Sink Source Transform Writer",
+    "component": "Component Engine Finding Joiner Processor Secret Session Sink Source Transform Writer",
     "errors": "ConfigError FormatError MediaflowError SessionError SinkError SourceError WireError",
     "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream rescale",
     "hookspecs": "Register hookimpl",

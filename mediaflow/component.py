@@ -15,9 +15,9 @@ A processor is synchronous and gives the same samples for any way the input is s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -52,11 +52,24 @@ class Secret:
     __str__ = __repr__
 
 
+class Finding(NamedTuple):
+    """What ``mediaflow doctor`` found: ``ok`` is True, False, or None for what is only worth knowing."""
+
+    ok: bool | None
+    text: str
+    fix: str = ""
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What sources, transforms, joiners and sinks share: they are configuration."""
 
     def check(self) -> None:
         """Raise ValueError if options contradict each other; the engine adds the place in the file."""
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Examine what the component depends on (devices, addresses, credentials) without moving audio."""
+        return
+        yield  # an empty iterator
 
 
 class Session(Protocol):

@@ -6,6 +6,9 @@ numpy array. Results are ``bytes``. Items of another format raise ``TypeError``,
 wrong sizes ``ValueError``. Nothing here imports numpy.
 """
 
+from mediaflow._dsp.chain import Chain
+from mediaflow._dsp.chunks import speech_chunks
+from mediaflow._dsp.findings import VadEvent, VadResult
 from mediaflow._dsp.g711 import (
     alaw_decode,
     alaw_decode_into,
@@ -18,11 +21,14 @@ from mediaflow._dsp.g711 import (
 )
 from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes
 from mediaflow._dsp.resample import Resampler
-from mediaflow._dsp.vad import EnergyVad, VadEvent, VadResult
+from mediaflow._dsp.stage import Stage
+from mediaflow._dsp.vad import EnergyVad
 
 __all__ = [
+    "Chain",
     "EnergyVad",
     "Resampler",
+    "Stage",
     "VadEvent",
     "VadResult",
     "alaw_decode",
@@ -38,5 +44,6 @@ __all__ = [
     "mulaw_encode",
     "mulaw_encode_into",
     "rms_dbfs",
+    "speech_chunks",
     "swap_bytes",
 ]

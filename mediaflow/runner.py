@@ -112,10 +112,10 @@ class Runner:
             raise SourceError(f"call {stream.id} is already open")
         try:
             plan = graph.plan(self.pipeline, stream.format, stream.tracks)
+            session = LiveSession(self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge))
         except FormatError:
             self.count("refused-format")
             raise
-        session = LiveSession(self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge))
         self.sessions[stream.id] = session
         self._tell("session_started", stream=stream)
         self._tasks.start_soon(self._keep, session)

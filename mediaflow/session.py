@@ -44,13 +44,14 @@ class LiveSession:
         self.error = ""
         self.undelivered = False
         """True once every sink has failed."""
-        self._stuck = False
+        self._broke = False
         self._sinks_done = False
         self._sink_failed = sink_failed
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
         self._ending = False
+        self._ended = anyio.Event()
         self.edges = [
             Edge(
                 pipeline.label(("sinks", index)),
@@ -71,6 +72,8 @@ class LiveSession:
         frame = AudioFrame(data, self.stream.format, track, account.end)
         account.end += self.stream.format.sample_count(data)
         self._carry(self._chains[track], (frame,))
+        if self.undelivered:
+            raise SessionError(NOBODY)
         for edge in self.edges:
             if edge.full:
                 return False
@@ -96,12 +99,13 @@ class LiveSession:
         account = self._account(track)
         format = self.stream.format
         gap = Gap(track, account.end / format.sample_rate, samples / format.sample_rate, reason)
-        account.conceal(samples, reason)
         self._carry(self._chains[track], (gap,))
-        step = format.sample_rate * _CONCEAL_MS // 1000
+        longest = format.sample_rate * _CONCEAL_MS // 1000
         room = True
-        for done in range(0, samples, step):
-            room = self.push(format.silence(min(step, samples - done)), track)
+        for done in range(0, samples, longest):
+            step = min(longest, samples - done)
+            account.conceal(step, reason)
+            room = self.push(format.silence(step), track)
         return room
 
     def drop(self, samples: int, reason: str, track: str = "inbound") -> None:
@@ -121,7 +125,7 @@ class LiveSession:
         if self._ending:
             return
         try:
-            if not self._stuck:
+            if not self._broke:
                 self._flush()
         except SessionError:
             pass  # it is in ``error`` and in the log
@@ -129,16 +133,16 @@ class LiveSession:
             self._ending = True
             for edge in self.edges:
                 edge.close()
+            self._ended.set()
 
     async def run_sinks(self) -> None:
-        """Run every sink until all have finished."""
+        """Run every sink until all have finished and the source has left: only then is the account complete."""
         with self.scope:
             async with anyio.create_task_group() as sinks:
                 for edge in self.edges:
                     sinks.start_soon(edge.run)
-        self._ending = self._sinks_done = True
-        if self.undelivered:
-            self.error = self.error or NOBODY
+            await self._ended.wait()
+        self._sinks_done = True
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
@@ -182,7 +186,7 @@ class LiveSession:
         )
 
     def _account(self, track: str) -> TrackAccount:
-        if self._stuck or self._ending:
+        if self._ending or self._broke or self.undelivered:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
         if track not in self._chains:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
@@ -205,8 +209,6 @@ class LiveSession:
                 self._lose(item)
             for edge in self.edges:
                 edge.put(item)
-        if self.undelivered:
-            raise self._stick(NOBODY)
 
     def _lose(self, lost: Lost) -> None:
         reasons = self._lost.setdefault(lost.track, {})
@@ -233,15 +235,13 @@ class LiveSession:
             self._carry(chain[index + 1 :], left)
 
     def _broken(self, label: str, error: Exception) -> SessionError:
-        broken = self._stick(f"{label} broke: {type(error).__name__}: {error}")
-        logger.error("call %s: %s", self.stream.id, broken, exc_info=error)
-        return broken
+        self._broke = True
+        self.error = self.error or f"{label} broke: {type(error).__name__}: {error}"
+        logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
+        return SessionError(self.error)
 
     def _failed(self, edge: Edge) -> None:
         self.undelivered = all(edge.failure is not None for edge in self.edges)
+        if self.undelivered:
+            self.error = self.error or NOBODY
         self._sink_failed(edge)
-
-    def _stick(self, why: str) -> SessionError:
-        self._stuck = True
-        self.error = self.error or why
-        return SessionError(why)

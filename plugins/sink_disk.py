@@ -20,6 +20,7 @@ import errno
 import itertools
 import logging
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from mediaflow import (
     AudioFormat,
     AudioFrame,
     Cut,
+    Finding,
     FormatError,
     Item,
     PathTemplate,
@@ -46,6 +48,9 @@ from mediaflow import (
     hookimpl,
 )
 from mediaflow.wav import WavReader, WavWriter
+
+LITTLE_ROOM_H = 24
+"""Hours of one call's audio; less is worth a note."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +88,22 @@ class Disk(Sink, frozen=True):
             raise ValueError(f"path {self.path} must end in .wav, .flac, .opus or .ogg")
         if self._suffix in _ENCODED and find_spec("soundfile") is None:
             raise ValueError(f"{self._suffix} files need soundfile: pip install mediaflow[files]")
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Say whether the folder can be written to, and for how long."""
+        folder = Path(self.path.text.partition("{")[0] + "_").parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            yield Finding(False, f"{folder} is no folder", "remove it, or change path")
+            return
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield Finding(False, f"{folder} cannot be written to", "let this user write there, or change path")
+            return
+        free = await to_thread.run_sync(shutil.disk_usage, folder)
+        hours = free.free / (3600 * 32_000)
+        ok = None if hours < LITTLE_ROOM_H else True
+        yield Finding(ok, f"{folder} has room for {hours:,.0f} hours of 16 kHz audio", "make room")
 
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         if len(tracks) > 1 and "track" not in self.path.names:

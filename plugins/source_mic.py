@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -32,6 +32,7 @@ from msgspec import Meta
 from mediaflow import (
     AudioFormat,
     Engine,
+    Finding,
     PathTemplate,
     Register,
     Session,
@@ -69,6 +70,18 @@ class Mic(Source, frozen=True):
     def check(self) -> None:
         if find_spec("sounddevice") is None:
             raise ValueError("a microphone needs sounddevice: pip install mediaflow[mic]")
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Open the device for a moment."""
+        with _Bell() as bell:
+            try:
+                device = await to_thread.run_sync(self._start, _Ring(self, bell))
+            except SourceError as error:
+                yield Finding(False, str(error), "plug it in, or name another one as `device`")
+                return
+            await to_thread.run_sync(_stop, device)
+        name = "the default microphone" if self.device is None else f"microphone {self.device!r}"
+        yield Finding(True, f"{name} opens at {self.rate} Hz")
 
     def formats(self) -> Iterator[tuple[AudioFormat, tuple[str, ...]]]:
         yield AudioFormat("s16le", self.rate), _TRACKS[: self.channels]

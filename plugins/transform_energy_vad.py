@@ -33,10 +33,8 @@ _FRAME_MS = 20
 class EnergyVad(Transform, frozen=True):
     """Mark where speech starts and ends.  It marks and measures; it drops nothing."""
 
-    start_db: Annotated[float, Meta(ge=0.5, le=18, description="level over the noise from which it is speech")] = 5.0
-    stop_db: Annotated[
-        float, Meta(ge=0, le=18, description="level over the noise below which it is not; ≤ start_db")
-    ] = 3.0
+    start_db: Annotated[float, Meta(ge=0.5, le=18, description="score, 0 to 20, from which it is speech")] = 5.0
+    stop_db: Annotated[float, Meta(ge=0, le=18, description="score below which it is no longer; ≤ start_db")] = 4.5
     min_speech_ms: Annotated[int, Meta(ge=0, le=1000, description="shorter sounds are not speech")] = 60
     hangover_ms: Annotated[int, Meta(ge=0, le=5000, description="shorter pauses do not end speech")] = 100
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mediaflow.plugins import Plugins
 from mediaflow.runner import Runner
 
 S16_8K = AudioFormat("s16le", 8000)
+TONE = bytes(range(256)) * 5  # 640 samples of 8 kHz: 80 ms
 
 
 class Script(Source, frozen=True, kw_only=True):
@@ -174,3 +175,24 @@ class _Each(Processor):
 
     def process(self, frame: AudioFrame) -> Iterable[Item]:
         return tuple(self._work(frame))
+
+
+def booked(figures: Mapping[str, Any]) -> int:
+    """Add up what became of the samples that a sink's account says were received."""
+    return int(
+        figures["delivered"]
+        + figures["spooled"]
+        + sum(figures["dropped"].values())
+        + sum(figures["concealed"].values())
+    )
+
+
+async def run(runner: Runner) -> dict[str, Any]:
+    """Run a pipeline with one call and return its account."""
+    with anyio.fail_after(10):
+        await runner.run()
+    (account,) = runner.accounts
+    for figures in account["sinks"]:
+        assert figures["received"] == booked(figures)
+        assert figures["spooled"] == 0
+    return account

@@ -50,6 +50,8 @@ transforms:
 state: {state}
 """
 
+PACED_CALL = CALL.replace("  id: CALL_7\n", "  id: CALL_7\n  speed: 1\n")
+
 BRIDGE = """
 source:
   use: vobiz
@@ -179,3 +181,43 @@ async def test_a_call_arrives_sample_by_sample(tmp_path: Path, format: str, trac
         assert np.array_equal(stored, reference)
     else:
         assert signal_to_noise_db(stored, reference, rate_out, 0.9 * rate / 2) >= 60
+
+
+async def test_a_stop_in_the_middle_of_a_call_loses_nothing_that_came_in(tmp_path: Path) -> None:
+    """SIGTERM's way: the carrier is told to go, what it had sent is stored by EkaScribe, and the note is fetched."""
+    samples = np.repeat(voices(8000, 2), 8, axis=0)
+    soundfile.write(tmp_path / "call.wav", samples, 8000, "PCM_16")
+    ingest = runner(tmp_path, "ingest", INGEST)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ingest.run)
+            await ingest.up.wait()
+            resample = "  - use: resample\n    rate: 16000\n"
+            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink="eka_raw", resample=resample)
+            tasks.start_soon(bridge.run)
+            await bridge.up.wait()
+            caller = runner(
+                tmp_path, "call", PACED_CALL, audio=tmp_path / "call.wav", url=f"{bridge.url}/s3cret", shape="nested",
+                content_type="audio/x-mulaw;rate=8000", encode="  - use: mulaw_encode\n", end="close",
+            )  # fmt: skip
+            tasks.start_soon(caller.run)
+            while received(bridge) < 8000:  # noqa: ASYNC110 (a ledger tells nobody that it has changed)
+                await anyio.sleep(0.02)
+            bridge.stop()
+            await bridge.over(1)
+            await caller.over(1)
+            await ingest.over(1)
+            ingest.stop()
+
+    (account,) = bridge.accounts
+    figures = account["sinks"][0]
+    assert account["status"] == "complete", account
+    assert 8000 <= figures["delivered"] == figures["received"] < 2 * len(samples)
+    assert figures["outcome"]["status"] == "completed"
+    assert ingest.accounts[0]["sinks"][0]["delivered"] == figures["delivered"]
+    assert caller.accounts[0]["sinks"][0]["failure"]["code"] == "closed-1001"
+
+
+def received(bridge: Runner) -> int:
+    """Return how many samples of the live call have come in for its sink."""
+    return max((session.account()["sinks"][0]["received"] for session in bridge.sessions.values()), default=0)

@@ -2,13 +2,11 @@ from typing import Literal, final
 
 from typing_extensions import Buffer
 
+from mediaflow._dsp.stage import Stage
+
 @final
-class Resampler:
+class Resampler(Stage):
     def __init__(self, rate_in: int, rate_out: int, quality: Literal["strict", "fast"] = "fast") -> None: ...
-    @property
-    def rate_in(self) -> int: ...
-    @property
-    def rate_out(self) -> int: ...
     @property
     def quality(self) -> Literal["strict", "fast"]: ...
     @property

@@ -1,24 +1,12 @@
-from typing import NamedTuple, final
+from typing import final
 
 from typing_extensions import Buffer
 
-class VadEvent(NamedTuple):
-    started: bool
-    position: int
+from mediaflow._dsp.findings import VadResult
+from mediaflow._dsp.stage import Stage
 
 @final
-class VadResult:
-    def __init__(self, speech: list[bool], scores: list[float], events: list[VadEvent]) -> None: ...
-    @property
-    def speech(self) -> list[bool]: ...
-    @property
-    def scores(self) -> list[float]: ...
-    @property
-    def events(self) -> list[VadEvent]: ...
-    def __eq__(self, other: object) -> bool: ...
-
-@final
-class EnergyVad:
+class EnergyVad(Stage):
     def __init__(
         self,
         rate: int,
@@ -40,4 +28,5 @@ class EnergyVad:
     def floor_dbfs(self) -> float: ...
     def process(self, pcm: Buffer) -> VadResult: ...
     def flush(self) -> VadResult: ...
+    def take(self) -> VadResult: ...
     def reset(self) -> None: ...

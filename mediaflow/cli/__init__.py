@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("run", "check", "explain", "plugins", "audit", "schema")
+COMMANDS = ("run", "check", "explain", "plugins", "audit", "schema", "doctor", "bench")
 
 
 class _Commands(click.Group):

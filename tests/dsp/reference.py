@@ -16,6 +16,8 @@ Signal = NDArray[np.float64]
 
 DESIGNS = {"strict": (60.0, 0.946, 10.171), "fast": (36.0, 1.0, 10.061)}
 
+HALVED = {(44100, 16000), (48000, 8000)}
+
 
 def samples(pcm: bytes) -> Samples:
     """Read bytes as int16."""
@@ -52,11 +54,23 @@ def decibels(ratio: float) -> float:
 
 
 def resample(values: Samples, rate_in: int, rate_out: int, quality: str) -> Signal:
-    """Convolve with the windowed sinc in double precision, one output at a time, without rounding."""
-    reach, cutoff, beta = DESIGNS[quality]
+    """Convolve with the windowed sinc in double precision, one output at a time, without rounding.
+
+    Rates in HALVED are halved first; those filters keep clean what lies below 1 or 1.09 times half the last rate.
+    """
+    signal, rate = values.astype(float), rate_in
+    if (rate_in, rate_out) in HALVED:
+        rate //= 2
+        edge = {"strict": 1.0, "fast": 1.09}[quality] * rate_out / rate
+        signal = _convolve(signal, rate_in, rate, (np.ceil(98 / (14.36 * (2 - 2 * edge))), 1.0, 10.72246))
+    return _convolve(signal, rate, rate_out, DESIGNS[quality])[: -(-len(values) * rate_out // rate_in)]
+
+
+def _convolve(values: Signal, rate_in: int, rate_out: int, design: tuple[float, float, float]) -> Signal:
+    reach, cutoff, beta = design
     scale = min(1.0, rate_out / rate_in)
     half = int(np.ceil(reach / scale))
-    padded = np.concatenate([np.zeros(half), values.astype(float), np.zeros(half + 1)])
+    padded = np.concatenate([np.zeros(half), values, np.zeros(half + 1)])
     result = np.empty(-(-len(values) * rate_out // rate_in))
     for k in range(len(result)):
         centre, rest = divmod(k * rate_in, rate_out)
@@ -67,26 +81,56 @@ def resample(values: Samples, rate_in: int, rate_out: int, quality: str) -> Sign
     return result
 
 
-def vad_scores(values: Samples, rate: int, frame_ms: int = 20, silence_dbfs: float = -60.0) -> Signal:
-    """Score every whole frame: smoothed band level over its three-second minimum, in dB."""
-    half = round(rate / 2000)
+def vad(values: Samples, rate: int, frame_ms: int = 20) -> tuple[Signal, list[bool]]:
+    """Score every whole frame, and decide on it, as mediaflow/_dsp/vad.pyx tells."""
+    unit = frame_ms / 20
+    step = max(1, rate // 8000)
     size = rate * frame_ms // 1000
-    wavelet = np.repeat([1, -1], half)
-    past = np.full(2 * half, values[0] if len(values) else 0)
-    band = np.convolve(np.concatenate([past, values]).astype(np.int64), wavelet)[2 * half :]
-    rise, fall = (1 - (1 - share) ** (frame_ms / 20) for share in (0.7, 0.5))
-    part = 200 // frame_ms
-    levels: list[float] = []
-    scores: list[float] = []
-    minima: list[float] = []
-    for i in range(len(values) // size):
-        energy = np.mean((band[i * size : (i + 1) * size] / half / 32768) ** 2)
-        level = max(silence_dbfs, 10 * np.log10(energy)) if energy else silence_dbfs
-        if levels:
-            level = levels[-1] + (level - levels[-1]) * (rise if level > levels[-1] else fall)
-        minima.append(level)
-        window = minima[max(0, i // part - 15) * part :]
-        floor = min(window) if i >= 5 * part else min(-35.0, *window, 0.0)
-        levels.append(min(level, floor + 20))
-        scores.append(levels[-1] - floor)
-    return np.array(scores)
+    count = size // step
+    frames = values[: len(values) // size * size].reshape(-1, size)[:, : count * step].astype(float)
+    sums = frames.reshape(len(frames), count, step).sum(axis=2).ravel()
+    padded = np.concatenate([np.full(8, values[0] * float(step)), sums])
+    levels = []
+    for taps in ([1, 1, 1, 1, -1, -1, -1, -1], [1, -2, 1]):
+        band = np.convolve(padded, taps)[8 : 8 + len(sums)] / (np.abs(taps).sum() / 2 * step * 32768)
+        power = np.mean(band.reshape(-1, count) ** 2, axis=1)
+        levels.append(np.maximum(10 * np.log10(np.maximum(power, 1e-30)), -60))
+    level = np.stack(levels, 1)
+
+    def share(of_20_ms: float) -> float:
+        return float(1 - (1 - of_20_ms) ** unit)
+
+    smooth, mean, spread = level[0].copy(), np.minimum(level[0], -35), np.full(2, 1.3)
+    minima: list[Signal] = []
+    evidence = verdict = loudest = 0.0
+    quiet, active = 0, False
+    part = 100 // frame_ms
+    scores, decisions = [], []
+    for i, now in enumerate(level):
+        smooth = smooth + (now - smooth) * share(0.455)
+        minima.append(smooth)
+        floor = np.min(minima[max(0, i // part - 15) * part :], axis=0)
+        if i < 6 * part:
+            floor = np.minimum(floor, -35)
+        width = np.clip(spread, 0.074, 2.09) + 0.036
+        floor = floor + 1.7 * width
+        mean = np.clip(mean, floor - 0.941 * width, floor + 1.89 * width)
+        low, high = np.clip((now - mean) / width - 0.945, 0, 10.0)
+        fill = float(low + 1.13 * high)
+        loudest = max(fill, loudest * (1 - share(1 - 0.998)))
+        quiet = quiet + 1 if fill < max(0.3, 0.06 * loudest) else 0
+        change = (0.811 * fill - 0.208 - (0.00324 * loudest if fill < 0.3 else 0)) * unit
+        evidence = min(max(evidence, 0), 8.0) + change
+        verdict = min(max(verdict, 0), 8.0) + change
+        if quiet * frame_ms >= 60 and quiet * frame_ms * loudest >= 1600:
+            verdict = min(verdict, 1.0)
+        if evidence < 8.42:
+            away = np.clip(now - mean, -6, 6)
+            mean = mean + share(0.051) * away
+            spread = spread + share(0.051) * (1.25 * np.abs(away) - spread)
+        if (now <= -60).all():
+            evidence = verdict = -3.0
+        active = verdict + 3 >= (4.5 if active else 5.0)
+        scores.append(min(max(evidence + 3, 0), 20))
+        decisions.append(active)
+    return np.array(scores), decisions

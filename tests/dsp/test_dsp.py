@@ -27,8 +27,24 @@ TAKE_PCM: list[Callable[..., object]] = [
     lambda pcm: dsp.Resampler(8000, 16000).process(pcm),
     lambda pcm: dsp.Resampler(8000, 8000).process(pcm),
     lambda pcm: dsp.EnergyVad(8000).process(pcm),
+    lambda pcm: dsp.Chain([dsp.Resampler(8000, 16000), dsp.EnergyVad(16000)]).process(pcm),
+    lambda pcm: dsp.speech_chunks(pcm, 8000),
 ]
-NAMES = ["mulaw", "alaw", "swap", "rms", "order", "mix", "interleave", "deinterleave", "resample", "pass", "vad"]
+NAMES = [
+    "mulaw",
+    "alaw",
+    "swap",
+    "rms",
+    "order",
+    "mix",
+    "interleave",
+    "deinterleave",
+    "resample",
+    "pass",
+    "vad",
+    "chain",
+    "cut",
+]
 
 
 @pytest.mark.parametrize("function", TAKE_PCM, ids=NAMES)
@@ -102,7 +118,7 @@ dsp.EnergyVad(8000).process(dsp.mix(pcm, pcm))
 dsp.guess_byte_order(pcm), dsp.rms_dbfs(pcm)
 assert "numpy" not in sys.modules, "numpy was imported"
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)  # -P: not from the current folder
 
 
 @pytest.mark.parametrize("name", dsp.__all__)

@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def speech_chunks(pcm: Buffer, rate: int, *, min_s: float = 10.0, max_s: float = 25.0) -> list[tuple[int, int]]: ...

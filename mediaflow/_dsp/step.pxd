@@ -1,0 +1,29 @@
+"""One filter at work on one stream: floats in, floats out."""
+
+from libc.stdint cimport int64_t
+
+from mediaflow._dsp.filter cimport Coefficients
+
+cdef enum:
+    BLOCK = 960         # input samples taken in at a time: they and what comes of them stay in L1
+    OUTPUTS = 1024      # outputs that a filter with many phases makes at a time
+
+cdef struct Step:
+    const Coefficients *filter
+    float *streams              # the input that is still needed, each stream in `capacity` floats
+    int64_t capacity
+    int64_t first               # position in each stream of its first float here
+    int64_t received, returned
+    int64_t limit               # outputs that may be returned, before the rest of a stream is all zeros
+    float *sums                 # outputs, each phase in `room` floats
+    int64_t room
+    char *pcm                   # outputs of rounds that are not due as a whole
+
+cdef int step_open(Step *step, const Coefficients *filter) except -1 nogil
+cdef void step_close(Step *step) noexcept nogil
+cdef void step_restart(Step *step) noexcept nogil
+cdef int64_t step_ready(const Step *step, int64_t received) noexcept nogil
+cdef int step_take(Step *step, const float *samples, int64_t count) except -1 nogil
+cdef int step_take_pcm(Step *step, const char *pcm, int64_t count) except -1 nogil
+cdef int64_t step_give(Step *step) noexcept nogil
+cdef int64_t step_give_pcm(Step *step, char *out) noexcept nogil

@@ -1,0 +1,99 @@
+"""Speed as a number that does not depend on the day: instructions per call, by valgrind, against a committed budget.
+
+Counted is what runs in the compiled core, not in Python, and the difference of two runs, so that starting up does not
+count. valgrind has no AVX-512: this is the AVX2 level. ``PYTHONPATH=tests python tests/dsp/test_budget.py`` writes the
+budget anew, which is right after a change that is meant to cost or to save; compilers differ, so the budget names its.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dsp.budget_driver import WORK
+
+HERE = Path(__file__).parent
+BUDGET = HERE / "budget.json"
+TOLERANCE = 0.05
+CALLS = (50, 450)
+
+
+def compiler() -> str:
+    """Name the compiler that builds here."""
+    version = subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"gcc {version.split('.')[0]} {platform.machine()}"
+
+
+def instructions(work: str, calls: int) -> int:
+    """Count the instructions inside mediaflow/_dsp of a whole run."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "callgrind"
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no"]
+        driver = [sys.executable, str(HERE / "budget_driver.py"), work, str(calls)]
+        subprocess.run([*command, *driver], check=True, capture_output=True)
+        text = out.read_text()
+    # Lines are "ob=" for the object that follows, "<line> <cost>" for costs of its own, and after "calls=" one line
+    # with the cost of what was called, which is counted where it belongs.
+    ours, called, total = False, False, 0
+    for line in text.splitlines():
+        if line.startswith("ob="):
+            ours = "mediaflow/_dsp" in line
+        elif line.startswith("calls="):
+            called = True
+        elif cost := re.fullmatch(r"[+*\-\d]+ (\d+)", line):
+            total += int(cost[1]) if ours and not called else 0
+            called = False
+    return total
+
+
+def per_call(work: str) -> int:
+    """Count the instructions of one call."""
+    few, many = (instructions(work, calls) for calls in CALLS)
+    return round((many - few) / (CALLS[1] - CALLS[0]))
+
+
+def over_budget(work: str, count: int, budget: int) -> str | None:
+    """Say what is wrong, if anything is."""
+    if count > budget * (1 + TOLERANCE):
+        return f"{work} takes {count} instructions a call, {count / budget - 1:+.1%} of its budget of {budget}"
+    return None
+
+
+@pytest.fixture(scope="module")
+def budget(needs: Callable[..., None]) -> dict[str, int]:
+    needs("valgrind", "gcc")
+    committed = json.loads(BUDGET.read_text())
+    if committed["compiler"] != compiler():
+        pytest.skip(f"the budget is for {committed['compiler']}, and here is {compiler()}")
+    counts: dict[str, int] = committed["instructions"]
+    return counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [name for name in WORK if name != "planted"])
+def test_within_budget(work: str, budget: dict[str, int]) -> None:
+    """No kernel takes over 5 % more instructions than when its budget was written."""
+    problem = over_budget(work, per_call(work), budget[work])
+
+    assert problem is None, problem
+
+
+@pytest.mark.slow
+def test_a_planted_slow_down_is_noticed(budget: dict[str, int]) -> None:
+    """A call that does its work twice is far over the budget."""
+    problem = over_budget("mulaw_decode", per_call("planted"), budget["mulaw_decode"])
+
+    assert problem is not None
+    assert "of its budget" in problem
+
+
+if __name__ == "__main__":
+    counts = {name: per_call(name) for name in WORK if name != "planted"}
+    BUDGET.write_text(json.dumps({"compiler": compiler(), "instructions": counts}, indent=1) + "\n")
