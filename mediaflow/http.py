@@ -84,11 +84,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
         once: bool = False,
     ) -> Reply:
-        """Send a request, with ``body`` as JSON unless it is None, and return the answer."""
+        """Send a request and return the answer; ``body`` goes as JSON, but bytes as they are and None not at all."""
         import stamina
 
-        content = None if body is None else msgspec.json.encode(body)
-        sent = {"Content-Type": "application/json"} if content is not None else {}
+        content = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        sent = {} if content is body else {"Content-Type": "application/json"}
         sent.update(headers or {})
         try:
             async for attempt in stamina.retry_context(

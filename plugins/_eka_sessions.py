@@ -4,6 +4,8 @@
        │                     └───────end───▶ ending ──flushed──────▲
        └────────────end───────────────────────────────────────────┘
 
+The first chunk of an upload is its connect, and its end comes before it is flushed.
+
 A session that nobody ends within ``LIFETIME_S`` of its creation, or of its last audio, is expired; so is a result an
 hour after the end.  Another hour later it is forgotten.
 """
@@ -14,9 +16,10 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 LIFETIME_S = 3600.0
 
@@ -30,17 +33,39 @@ MAX_ADDITIONAL_DATA = 4096
 class Create(msgspec.Struct):
     """The body of a request for a session, as far as it is read."""
 
-    upload_type: str
+    upload_type: Literal["stream", "chunked"]
     model: str = "pro"
+    session_mode: Literal["consultation", "dictation"] = "consultation"
+    templates: Annotated[list[str], Meta(max_length=2)] = []
+    language_hint: list[str] = []
+    session_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,64}$")] | None = None
     additional_data: dict[str, Any] = {}
     patient_details: dict[str, Any] | None = None
+
+
+class Patch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a change; what is not given stays."""
+
+    model: str | None = None
+    session_mode: Literal["consultation", "dictation"] | None = None
+    templates: Annotated[list[str], Meta(max_length=2)] | None = None
+    language_hint: list[str] | None = None
+    additional_data: dict[str, Any] | None = None
+    patient_details: dict[str, Any] | None = None
+
+    def apply(self, request: Create) -> Create:
+        """Return ``request`` with the changes; additional_data is merged."""
+        changes = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        if "additional_data" in changes:
+            changes["additional_data"] = request.additional_data | changes["additional_data"]
+        return msgspec.structs.replace(request, **changes)
 
 
 class Session:
     """What is known of one session."""
 
     def __init__(self, request: Create, now: float) -> None:
-        self.id = f"ses_{secrets.token_hex(8)}"
+        self.id = request.session_id or f"ses_{secrets.token_hex(8)}"
         self.stream_id = f"str_{secrets.token_hex(10)}"
         self.request = request
         self.created = now
@@ -49,6 +74,19 @@ class Session:
         self.ended_at: float | None = None
         self.sample_rate = 16000
         self.samples = 0
+        self.chunks: dict[int, str] = {}
+        """Number and name of each chunk that was uploaded."""
+        self.end_lost = False
+        """True where an end was answered and forgotten, as a quirk."""
+        self.failed = False
+        """True where chunks were taken and could not be stored."""
+        self.missing: list[int] = []
+        """Numbers of chunks that were left out between others."""
+
+    @property
+    def unused(self) -> bool:
+        """True while no audio has come and nobody has ended it."""
+        return self.streaming == "no" and self.ended_at is None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -59,7 +97,9 @@ class Session:
 
     @property
     def audio_files(self) -> list[str]:
-        """Names of what is stored: one, once a stream that held audio is finished."""
+        """Names of what is stored: the chunks, or one, once a stream that held audio is finished."""
+        if self.request.upload_type == "chunked":
+            return [self.chunks[number] for number in sorted(self.chunks)]
         return [self.id] if self.streaming == "over" and self.samples else []
 
     @property
@@ -121,15 +161,22 @@ class Sessions:
         self._by_stream: dict[str, Session] = {}
 
     def create(self, request: Create) -> Session | None:
-        """Return a new session, or None if there are too many."""
+        """Return a new session, or None if there are too many or its id is taken.
+
+        Whoever asks again for an id that nobody has used yet gets the same session: the first answer may be lost.
+        """
         now = self._clock()
+        known = self.get(request.session_id) if request.session_id else None
+        if known is not None:
+            return known if known.unused and known.request == request else None
         if len(self._by_id) >= MAX_SESSIONS:
             self._forget(now)
         if len(self._by_id) >= MAX_SESSIONS:
             return None
         session = Session(request, now)
         self._by_id[session.id] = session
-        self._by_stream[session.stream_id] = session
+        if request.upload_type == "stream":
+            self._by_stream[session.stream_id] = session
         return session
 
     def get(self, session_id: str) -> Session | None:

@@ -6,7 +6,9 @@ go at the 8000 Hz that it has: 21 kB/s, where raw PCM at 16000 Hz is 32 kB/s.
 
 from __future__ import annotations
 
-from mediaflow import AudioFormat, Register, envelope, hookimpl
+from typing import ClassVar
+
+from mediaflow import AudioFormat, Register, hookimpl
 
 from ._eka_stream import EkaStream
 
@@ -18,14 +20,10 @@ class EkaJson(EkaStream, frozen=True):
     PCM.  When the call is over the session is ended, and its result is written to ``results``.
     """
 
+    in_json: ClassVar[bool] = True
+
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         self.require(format, tracks, rates=(16000, 8000))
-
-    def start_message(self, format: AudioFormat) -> str:
-        return envelope.build_eka_start(format.sample_rate)
-
-    def audio_message(self, pcm: bytes) -> str:
-        return envelope.build_eka_media(pcm)
 
 
 @hookimpl

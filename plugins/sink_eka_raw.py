@@ -5,6 +5,8 @@ A binary message cannot say what rate it has: the service takes everything for 1
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mediaflow import AudioFormat, Register, hookimpl
 
 from ._eka_stream import EkaStream
@@ -17,14 +19,10 @@ class EkaRaw(EkaStream, frozen=True):
     is over the session is ended, and its result is written to ``results``.
     """
 
+    in_json: ClassVar[bool] = False
+
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         self.require(format, tracks, rates=(16000,))
-
-    def start_message(self, format: AudioFormat) -> None:
-        return None
-
-    def audio_message(self, pcm: bytes) -> bytes:
-        return pcm
 
 
 @hookimpl

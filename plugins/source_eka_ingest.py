@@ -3,14 +3,20 @@
 It stands in for the service in the lab, and it is an ingest of its own for whoever keeps the audio in the house.
 
     request                                       answer
-    POST /connect-auth/v1/account/login           200 access_token   401
-    GET  /voice/v1/.well-known/medscribealliance  200 what is possible here
-    POST /voice/v1/sessions                       201 session_id, upload_url   400   503 too many
-    POST /voice/v1/sessions/{id}/end              202   400 ended already   404   410 expired
-    GET  /voice/v1/sessions/{id}                  202 initialized, processing   200 completed   404   410
-    WS   /voice/v1/stream/sessions/{stream}/audio the audio, see below
+    POST  /connect-auth/v1/account/login           200 access_token, refresh_token   401
+    POST  /connect-auth/v1/account/refresh-token   200 the same   401
+    GET   /voice/v1/.well-known/medscribealliance  200 what is possible here
+    POST  /voice/v1/sessions                       201 session_id, upload_url   400   409 id taken   503 too many
+    PATCH /voice/v1/sessions/{id}                  200   404   409 model after the end   422 unknown field
+    POST  /voice/v1/sessions/{id}/audio/{chunk}    200   400 ended, not WAV   404   413   429 too far ahead
+    POST  /voice/v1/sessions/{id}/end              202   400 ended already   404   410 expired
+    GET   /voice/v1/sessions/{id}                  202 initialized, processing   200 completed   206   404   410
+    GET   /voice/v1/sessions/{id}/audio            404: the recording is where the pipeline has put it
+    GET   /voice/api/v1/template                   200 the service's own templates, by name
+    POST  /notification/v1/connect/webhook/subscriptions   201   400   503 too many
+    WS    /voice/v1/stream/sessions/{stream}/audio the audio, see below
 
-All but the first two and the stream want ``Authorization: Bearer …``; the address of a stream is itself the secret.
+All but the first three and the stream want ``Authorization: Bearer …``; the address of a stream is itself the secret.
 
 A stream, message by message:
 
@@ -24,22 +30,21 @@ At the end the sinks finish first; only then is the socket closed, with 1000, so
 audio.  The other close codes: 4000 for a stream that is not known or was used, 1003 for a rate other than 8000 and
 16000, 1007 for base64 that is none, 1001 for ``idle_s`` without a message, 1011 where the audio could not be stored.
 
+Whoever has subscribed is sent ``v2rx.completed``, signed, when a session is done.  What can be made to go wrong stands
+in ``_eka_quirks``, chunks in ``_eka_chunks``.
+
 Samples may be cut in two by the border of a message: the bytes of a stream are one row, as they are for the service, so
 a client that cuts its file anywhere is understood.  A byte left over at the end is half a sample and is counted.
 """
 
 from __future__ import annotations
 
-import hmac
-import logging
 import re
-import secrets
 import ssl
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
-import msgspec
 from msgspec import Meta
 
 from mediaflow import (
@@ -58,25 +63,20 @@ from mediaflow import (
     hookimpl,
     httpd,
 )
-from mediaflow.httpd import Request, Response
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
-from . import _eka_sessions as eka_sessions
-
-logger = logging.getLogger(__name__)
-
-TOKEN_S = 1800
-"""How long a token from the login lasts."""
-
-MAX_TOKENS = 10_000
+from . import _eka_chunks as eka_chunks, _eka_quirks as eka_quirks, _eka_sessions as eka_sessions
+from ._eka_api import PREFIX, Api
+from ._eka_chunks import RATES
+from ._eka_tokens import Tokens
+from ._eka_webhooks import Webhooks
 
 UNKNOWN_STREAM, BAD_RATE, BAD_BASE64, NOT_STORED, IDLE = 4000, 1003, 1007, 1011, 1001
 
-RATES = (16000, 8000)
+MAX_BODY = eka_chunks.MAX_CHUNK_BYTES + (1 << 20)
+"""A chunk that is a little too long is still answered in the API's own words."""
 
-_PREFIX = "/voice/v1"
-_SESSION = re.compile(rf"{_PREFIX}/sessions/([A-Za-z0-9_-]+)(/end)?")
-_STREAM = re.compile(rf"{_PREFIX}/stream/sessions/([A-Za-z0-9_-]+)/audio")
+_STREAM = re.compile(rf"{PREFIX}/stream/sessions/([A-Za-z0-9_-]+)/audio")
 
 
 class EkaIngest(Source, frozen=True):
@@ -94,6 +94,9 @@ class EkaIngest(Source, frozen=True):
     client_id: Annotated[str, Meta(description="client id that may log in")] = ""
     client_secret: Annotated[Secret, Meta(description="secret of the client id")] = Secret("")
     idle_s: Annotated[float, Meta(gt=0, description="a stream ends when nothing has come for so long")] = 60.0
+    quirks: Annotated[
+        tuple[eka_quirks.Quirk, ...], Meta(description="what the service shall do wrong, for rehearsals")
+    ] = ()
 
     def check(self) -> None:
         address = Address.parse(self.listen, ("http", "https"))
@@ -116,23 +119,34 @@ class EkaIngest(Source, frozen=True):
 
     async def serve(self, engine: Engine) -> None:
         address = Address.parse(self.listen, ("http", "https"))
-        server = _Server(self, engine)
+        tokens = Tokens(self.token, self.client_id, self.client_secret)
+        webhooks = Webhooks(self.client_id, engine.count)
+        api = Api(engine, tokens, webhooks, self.quirks)
+        streams = _Streams(self, engine, api)
 
         def listening(port: int) -> None:
-            server.public_url = (self.public_url or address.url(port)).rstrip("/")
+            api.public_url = (self.public_url or address.url(port)).rstrip("/")
             engine.listening(address.url(port))
 
-        try:
-            await httpd.serve(
-                server.answer,
-                address,
-                listening=listening,
-                tls=self._tls() if address.scheme == "https" else None,
-                websocket=server.stream,
-                admit=server.admit,
-            )
-        except OSError as error:
-            raise SourceError(f"cannot listen at {address.host}:{address.port}: {error.strerror or error}") from None
+        tls = self._tls() if address.scheme == "https" else None
+        failure: SourceError | None = None
+        async with anyio.create_task_group() as tasks:
+            api.tasks = webhooks.tasks = tasks
+            try:
+                await httpd.serve(
+                    api.answer,
+                    address,
+                    listening=listening,
+                    tls=tls,
+                    max_body=MAX_BODY,
+                    websocket=streams.stream,
+                    admit=streams.admit,
+                )
+            except OSError as error:
+                text = f"cannot listen at {address.host}:{address.port}: {error.strerror or error}"
+                failure = SourceError(text)  # raised where the task group does not wrap it
+        if failure is not None:
+            raise failure
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -146,116 +160,11 @@ class EkaIngest(Source, frozen=True):
         return context
 
 
-class _Fault(Exception):
-    """An answer that says what is wrong."""
+class _Streams:
+    """The WebSocket half: a socket per stream."""
 
-    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
-        self.status = status
-        self.body: dict[str, Any] = {"error": {"code": code, "message": message, "details": details}}
-
-
-class _Server:
-    """The API, over the sessions that it knows."""
-
-    def __init__(self, source: EkaIngest, engine: Engine) -> None:
-        self.public_url = ""
-        self._source, self._engine = source, engine
-        self._sessions = eka_sessions.Sessions()
-        self._tokens: dict[str, float] = {}
-
-    async def answer(self, request: Request) -> Response:
-        """Answer one request of the API."""
-        try:
-            status, body = self._route(request)
-        except _Fault as fault:
-            status, body = fault.status, fault.body
-        return Response(status, msgspec.json.encode(body))
-
-    def _route(self, request: Request) -> tuple[int, object]:
-        route = request.method, request.path
-        if route == ("POST", "/connect-auth/v1/account/login"):
-            return self._login(request)
-        if route == ("GET", f"{_PREFIX}/.well-known/medscribealliance"):
-            return 200, self._discovery()
-        session = _SESSION.fullmatch(request.path)
-        if request.path != f"{_PREFIX}/sessions" and session is None:
-            raise _Fault(404, "resource_not_found", "There is nothing at this path.")
-        self._authorize(request)
-        if session is None:
-            if request.method == "POST":
-                return self._create(request)
-        elif request.method == ("POST" if session[2] else "GET"):
-            return self._end(session[1]) if session[2] else self._get(session[1])
-        raise _Fault(405, "invalid_request", "The method does not fit the path.")
-
-    def _login(self, request: Request) -> tuple[int, object]:
-        given = _json(request, dict[str, Any])
-        source = self._source
-        pair = str(given.get("client_id")), str(given.get("client_secret"))
-        known = source.client_id, source.client_secret.reveal()
-        # Without any credentials, which only loopback may be, everybody is let in.
-        free = not source.client_id and not source.token
-        if not free and not (source.client_id and _same(pair[0], known[0]) and _same(pair[1], known[1])):
-            self._engine.count("refused-login")
-            return 401, {"code": 401, "error": "The client id or its secret is wrong."}
-        now = anyio.current_time()
-        self._tokens = {token: ends for token, ends in self._tokens.items() if ends > now}
-        if len(self._tokens) >= MAX_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
-        token = secrets.token_urlsafe(32)
-        self._tokens[token] = now + TOKEN_S
-        return 200, {"access_token": token, "expires_in": TOKEN_S}
-
-    def _authorize(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        source = self._source
-        if scheme.lower() == "bearer" and token:
-            free = not source.client_id and not source.token
-            fixed = source.token.reveal()
-            if free or (fixed and _same(token, fixed)) or self._tokens.get(token, 0.0) > anyio.current_time():
-                return
-        self._engine.count("refused-token")
-        raise _Fault(401, "authentication_failed", "A valid bearer token is needed.")
-
-    def _discovery(self) -> object:
-        return {
-            "capabilities": {"upload_methods": ["stream"], "audio_formats": ["audio/x-l16"], "sample_rates": RATES},
-            "endpoints": {"sessions": f"{self.public_url}{_PREFIX}/sessions"},
-        }
-
-    def _create(self, request: Request) -> tuple[int, object]:
-        wanted = _json(request, eka_sessions.Create)
-        if wanted.upload_type != "stream":
-            raise _Fault(400, "invalid_request", "upload_type has to be stream.", field="upload_type")
-        if eka_sessions.encode_size(wanted.additional_data) > eka_sessions.MAX_ADDITIONAL_DATA:
-            raise _Fault(400, "invalid_request", "additional_data is longer than 4 KB.", field="additional_data")
-        session = self._sessions.create(wanted)
-        if session is None:
-            self._engine.count("refused-session")
-            raise _Fault(503, "service_unavailable", "There are too many sessions.")
-        base = "ws" + self.public_url.removeprefix("http")
-        return 201, session.created_body(f"{base}{_PREFIX}/stream/sessions/{session.stream_id}/audio")
-
-    def _find(self, session_id: str) -> eka_sessions.Session:
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise _Fault(404, "session_not_found", "There is no such session.", session_id=session_id)
-        if self._sessions.expired(session):
-            fault = _Fault(410, "session_expired", "The session has expired.", session_id=session_id)
-            fault.body |= {"session_id": session_id, "status": "expired"}
-            raise fault
-        return session
-
-    def _end(self, session_id: str) -> tuple[int, object]:
-        session = self._find(session_id)
-        if session.ended_at is not None:
-            raise _Fault(400, "session_ended", "The session has already ended.", session_id=session_id)
-        self._sessions.end(session)
-        return 202, session.ended_body()
-
-    def _get(self, session_id: str) -> tuple[int, object]:
-        session = self._find(session_id)
-        return 200 if session.status == "completed" else 202, session.body()
+    def __init__(self, source: EkaIngest, engine: Engine, api: Api) -> None:
+        self._source, self._engine, self._api = source, engine, api
 
     def admit(self, target: str) -> Answer | None:
         """Let every stream in, also unknown ones: that is told by a close code."""
@@ -266,26 +175,32 @@ class _Server:
     async def stream(self, socket: WebSocket) -> None:
         """Serve the socket of one stream."""
         match = _STREAM.fullmatch(socket.path.partition("?")[0])
-        session = self._sessions.claim(match[1]) if match is not None else None
+        api, quirks = self._api, self._source.quirks
+        session = api.sessions.claim(match[1]) if match is not None and "forgets_stream" not in quirks else None
         if session is None:
             self._engine.count("unknown-stream")
             await socket.close(UNKNOWN_STREAM, "unknown stream_id")
             return
-        reader = _Reader(socket, session, self._engine, self._source.idle_s)
+        reader = _Reader(socket, session, self._engine, self._source)
+        api.heard()
         try:
             await reader.run()
         finally:
-            self._sessions.streamed(session)
+            api.flushed(session)
+        if "never_closes" in quirks and reader.code == 1000:
+            await socket.wait_closed()
         await socket.close(reader.code, reader.reason)
 
 
 class _Reader:
     """One stream: messages in, audio out, and how it ended."""
 
-    def __init__(self, socket: WebSocket, session: eka_sessions.Session, engine: Engine, idle_s: float) -> None:
+    def __init__(self, socket: WebSocket, session: eka_sessions.Session, engine: Engine, source: EkaIngest) -> None:
         self.code, self.reason = 1000, ""
-        self._socket, self._session, self._engine, self._idle_s = socket, session, engine, idle_s
+        self._socket, self._session, self._engine = socket, session, engine
+        self._idle_s, self._quirks = source.idle_s, source.quirks
         self._odd = b""
+        self._stored_s = 0.0
 
     async def run(self) -> None:
         """Carry the audio until the stream ends and the sinks are done."""
@@ -310,7 +225,21 @@ class _Reader:
             if not live.push(pcm):
                 await live.ready()
             self._session.samples += len(pcm) // 2
-            pcm = await self._next_audio()
+            pcm = None if await self._misbehaves() else await self._next_audio()
+
+    async def _misbehaves(self) -> bool:
+        """Do what the quirks want done between two messages; True where the stream ends by it."""
+        if not self._quirks:
+            return False
+        seconds = self._session.samples / self._session.sample_rate
+        if "slow_storing" in self._quirks and seconds - self._stored_s >= eka_quirks.CHUNK_S:
+            self._stored_s = seconds
+            self._engine.count("quirk-slow_storing")
+            await anyio.sleep(eka_quirks.STORE_S)
+        if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S:
+            self._end(NOT_STORED, "dropped, as it was told to be")
+            return True
+        return False
 
     def _end(self, code: int, reason: str) -> None:
         self.code, self.reason = code, reason
@@ -372,19 +301,6 @@ class _Reader:
         else:
             session.sample_rate = rate
         return b""
-
-
-def _json(request: Request, type: Any) -> Any:
-    try:
-        return msgspec.json.decode(request.body, type=type)
-    except msgspec.ValidationError as error:
-        raise _Fault(400, "invalid_request", f"The body does not fit: {error}") from None
-    except msgspec.DecodeError:
-        raise _Fault(400, "invalid_request", "The body is not JSON.") from None
-
-
-def _same(given: str, known: str) -> bool:
-    return hmac.compare_digest(given.encode(), known.encode())
 
 
 @hookimpl

@@ -146,6 +146,27 @@ async def test_the_plugins_of_the_guide_work_together(tmp_path: Path, monkeypatc
     assert runner.accounts[0]["sinks"][0]["outcome"] == {"samples": 8000}
 
 
+@pytest.mark.anyio
+async def test_the_client_of_the_manual_fetches_a_note(tmp_path: Path) -> None:
+    """The manual's code for EkaScribe, pasted as it stands, against a service that takes what it sends."""
+    import anyio
+
+    from mediaflow import AudioFormat, wav
+    from mediaflow.testing import RecordingEngine
+    from mediaflow_plugins.source_eka_ingest import EkaIngest
+
+    [code] = blocks(ROOT / "docs" / "eka.md", "python")
+    guide = module("guide_eka", code, tmp_path)
+    header = wav.wav_header(AudioFormat("s16le", 8000), 800)
+    engine = RecordingEngine()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EkaIngest(listen="http://127.0.0.1:0").serve, engine)
+            state = await guide.note(await engine.url(), "me", "pw", [header + bytes(1600)] * 3)
+            tasks.cancel_scope.cancel()
+    assert (state.status, state.body["audio"]["samples"]) == ("completed", 2400)
+
+
 def test_the_code_of_the_core_page_runs() -> None:
     """The first example of docs/dsp.md, given some codes, does what it says."""
     names: dict[str, object] = {"codes": bytes(range(256)) * 400, "out": bytearray(2 * 256 * 400)}

@@ -59,6 +59,24 @@ async def test_a_call_reaches_eka(tmp_path: Path) -> None:
     assert (tmp_path / "mediaflow-data/results" / f"{target['call']}/{eka['call']}.json").exists()
 
 
+async def test_a_call_reaches_eka_in_chunks(tmp_path: Path) -> None:
+    """Uploaded where it pauses, at the telephone's rate: every sample is in the stored chunks."""
+    file = tmp_path / "chunks.yaml"
+    file.write_text(
+        """\
+        source: {use: vobiz, listen: "${VOBIZ_LISTEN:-ws://127.0.0.1:0/vobiz}"}
+        transforms: [{use: mulaw_decode}, {use: mix}, {use: energy_vad}, {use: speech_chunks}]
+        sinks: [{use: eka_upload, base_url: "${EKA_BASE_URL:-https://api.eka.care}", token: "${EKA_TOKEN}"}]
+        """
+    )
+    lab = Lab(str(file), PLUGINS, "max")
+    with anyio.fail_after(30):
+        await lab.run()
+    target, eka, _ = (runner.accounts[0] for runner in lab.runners)
+    assert target["sinks"][0]["delivered"] == eka["sinks"][0]["delivered"] == clip_samples()
+    assert target["sinks"][0]["outcome"]["status"] == "completed"
+
+
 async def test_a_call_reaches_the_disk() -> None:
     """A pipeline without EkaScribe gets only the caller."""
     lab = Lab(str(PIPELINES / "vobiz_to_disk.yaml"), PLUGINS, "max")

@@ -17,11 +17,12 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
+from ingest_kit import Ingest, running
 from websockets.sync.client import connect as sync_connect
 
 from mediaflow import AudioFormat, Secret, SessionError, SourceError, envelope, http
 from mediaflow.testing import RecordedSession, RecordingEngine
-from mediaflow.websocket import Closed, Refused, WebSocket, connect
+from mediaflow.websocket import Refused, connect
 from mediaflow_plugins import _eka_sessions
 from mediaflow_plugins.source_eka_ingest import EkaIngest
 
@@ -30,60 +31,6 @@ pytestmark = pytest.mark.anyio
 PEERS = Path(__file__).parent.parent / "peers"
 AUDIO = bytes(index % 251 for index in range(32000))
 STOP = '{"event": "stop"}'
-
-
-class Ingest:
-    """A running source with a client for its API."""
-
-    def __init__(self, engine: RecordingEngine, client: http.Client, url: str) -> None:
-        self.engine, self.client, self.url = engine, client, url
-
-    async def ask(self, method: str, path: str, body: object = None, token: str = "any") -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        reply = await self.client.request(method, path, body, headers=headers)
-        return reply.status, json.loads(reply.body)
-
-    async def create(self, **fields: object) -> Any:
-        status, body = await self.ask("POST", "/voice/v1/sessions", {"upload_type": "stream", **fields})
-        assert status == 201
-        return body
-
-    async def end(self, session: Any) -> tuple[int, Any]:
-        return await self.ask("POST", f"/voice/v1/sessions/{session['session_id']}/end", {"audio_files_sent": 0})
-
-    async def get(self, session: Any) -> tuple[int, Any]:
-        return await self.ask("GET", f"/voice/v1/sessions/{session['session_id']}")
-
-    @asynccontextmanager
-    async def stream(self, session: Any) -> AsyncIterator[WebSocket]:
-        async with connect(session["upload_url"]) as socket:
-            yield socket
-
-    async def send(self, *messages: str | bytes) -> tuple[Closed, Any]:
-        """Send ``messages`` over the stream of a new session and wait for the server to close."""
-        session = await self.create()
-        async with self.stream(session) as socket:
-            for message in messages:
-                await socket.send(message)
-            return await socket.wait_closed(), session
-
-    async def audio(self, number: int = 1) -> bytes:
-        """Return the audio of the last of ``number`` sessions."""
-        return bytes((await self.engine.ended(number))[-1].audio["inbound"])
-
-
-@asynccontextmanager
-async def running(engine: RecordingEngine | None = None, **options: object) -> AsyncIterator[Ingest]:
-    """Run the source on loopback, and fail after ten seconds."""
-    engine = engine or RecordingEngine()
-    source = EkaIngest(**{"listen": "http://127.0.0.1:0"} | options)  # type: ignore[arg-type]
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(source.serve, engine)
-            url = await engine.url()
-            async with http.connect(url) as client:
-                yield Ingest(engine, client, url)
-            tasks.cancel_scope.cancel()
 
 
 def media(pcm: bytes) -> str:
@@ -294,7 +241,7 @@ async def test_a_session_without_audio() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [
-        ("POST", "/voice/v1/sessions", {"upload_type": "chunked"}, 400, "invalid_request"),
+        ("POST", "/voice/v1/sessions", {"upload_type": "single"}, 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", {}, 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", ["x"], 400, "invalid_request"),
         ("POST", "/voice/v1/sessions", None, 400, "invalid_request"),
@@ -328,7 +275,7 @@ async def test_the_token_is_asked_for_everywhere_but_where_it_is_not() -> None:
         assert ingest.engine.counts == {"refused-token": 2}
         assert (await ingest.ask("GET", "/voice/v1/sessions/ses_0", token="right"))[0] == 404
         status, body = await ingest.ask("GET", "/voice/v1/.well-known/medscribealliance", token="")
-        assert (status, body["capabilities"]["upload_methods"]) == (200, ["stream"])
+        assert (status, body["capabilities"]["upload_methods"]) == (200, ["chunked", "stream"])
 
 
 async def test_the_login_gives_a_token_that_works() -> None:

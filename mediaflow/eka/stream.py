@@ -1,0 +1,149 @@
+"""The stream of a session: audio over a WebSocket.
+
+::
+
+    async with eka.stream.connect(session, 8000) as stream:
+        await stream.send(pcm)         # s16le, mono
+    await client.end(session.id)       # the service has closed: everything is stored
+
+    connect [→ start] → audio … → stop → the SERVER closes
+                                    └ what it still holds is stored before it closes: the close is the receipt
+
+With a rate the audio goes in JSON, behind a ``start`` that says the rate; without one as raw PCM, which the service
+takes for 16000 Hz.  A stream cannot be taken up again: the service forgets its id when the socket closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import anyio
+
+from .. import envelope, http, websocket
+from ..websocket import Address, Closed, WebSocket
+from .model import EkaError, Session
+
+CLOSE_S = 60.0
+"""How long the service may take to store the last audio and close; its own client waits 10 s and loses some."""
+
+ABORT_S = 5.0
+"""How long an end by exception may take."""
+
+UNKNOWN_STREAM = 4000
+"""The close code for a stream id that is not known, or was used already."""
+
+_RECEIPTS = (1000, 1005)
+"""Close codes, with 1005 for none, that say that everything is stored."""
+
+
+class AudioStream:
+    """An open stream; get one from ``connect``.  One task may send at a time."""
+
+    def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
+        self._session, self._socket, self._rate = session, socket, sample_rate
+        self._sending = self._finished = False
+
+    async def send(self, pcm: bytes) -> None:
+        """Send whole samples, waiting for room; raise ``EkaError`` (``stream-lost``, ``stream-unknown``)."""
+        await self._send(self._message(pcm))
+
+    def send_nowait(self, pcm: bytes) -> bool:
+        """Send whole samples if that needs no waiting, else return False."""
+        return self._socket.send_nowait(self._message(pcm))
+
+    async def read(self) -> bool:
+        """Wait until the service has read what was sent, for it answers a ping only then; False if it has closed."""
+        try:
+            await self._socket.ping()
+        except Closed:
+            return False
+        return True
+
+    async def closed(self) -> None:
+        """Wait until the service closes, which it should not do before ``finish``."""
+        await self._socket.wait_closed()
+
+    async def finish(self, timeout_s: float = CLOSE_S) -> None:
+        """Send ``stop`` and wait for the close that says that all is stored.
+
+        Raises ``EkaError``: ``stream-lost`` or ``stream-unknown`` if it is not, ``not-closed`` if nobody knows.
+        """
+        self._finished = True
+        await self._send(envelope.build_eka_stop())
+        with anyio.move_on_after(timeout_s):
+            closed = await self._socket.wait_closed()
+            if closed.by != "peer" or closed.code not in _RECEIPTS:
+                raise self._lost(closed)
+            return
+        raise EkaError("not-closed", f"the service did not close the stream within {timeout_s:g} s of stop")
+
+    async def begin(self) -> None:
+        """Send what goes before the audio."""
+        if self._rate is not None:
+            await self._send(envelope.build_eka_start(self._rate))
+
+    async def abort(self) -> None:
+        """Send ``stop`` and wait a little for the close, if the stream is still whole."""
+        if not self._sending and not self._finished:
+            with anyio.move_on_after(ABORT_S, shield=True), suppress(Closed):
+                await self._socket.send(envelope.build_eka_stop())
+                await self._socket.wait_closed()
+
+    @property
+    def finished(self) -> bool:
+        """True once ``finish`` was called."""
+        return self._finished
+
+    def _message(self, pcm: bytes) -> str | bytes:
+        return pcm if self._rate is None else envelope.build_eka_media(pcm)
+
+    async def _send(self, message: str | bytes) -> None:
+        self._sending = True
+        try:
+            await self._socket.send(message)
+        except Closed as closed:
+            raise self._lost(closed) from None
+        self._sending = False
+
+    def _lost(self, closed: Closed) -> EkaError:
+        if closed.code == UNKNOWN_STREAM:
+            return EkaError("stream-unknown", "the service does not know the stream, or has seen it before (4000)")
+        return EkaError("stream-lost", f"the stream was closed early with code {closed.code} ({closed.by})")
+
+
+@asynccontextmanager
+async def connect(session: Session, sample_rate: int | None = None) -> AsyncIterator[AudioStream]:
+    """Open the stream of ``session``; leaving it normally finishes it, leaving it by an exception gives up quickly.
+
+    Raises ``EkaError``; the address is a capability and shows up in none.
+    """
+    import stamina
+
+    url = session.upload_url.reveal()
+    parts = urlsplit(url)
+    secure = parts.scheme == "wss"
+    loopback = Address(parts.scheme, parts.hostname or "", 0, "").is_loopback
+    if not secure and not (parts.scheme == "ws" and loopback):
+        raise EkaError("session-refused", f"session {session.id}: its upload_url is not a wss:// address")
+    async with AsyncExitStack() as stack:
+        try:
+            # A try that failed has not used the stream id up, so it can be made again.
+            async for attempt in stamina.retry_context(on=websocket.Unreachable, attempts=3, timeout=20.0):
+                with attempt:
+                    connecting = websocket.connect(url, tls=http.default_tls() if secure else None)
+                    socket = await stack.enter_async_context(connecting)
+        except websocket.Unreachable as error:
+            raise EkaError("unreachable", f"session {session.id}: {error}") from None
+        except websocket.Refused as error:
+            raise EkaError("stream-refused", f"session {session.id}: HTTP {error.status} for the stream") from None
+        stream = AudioStream(session, socket, sample_rate)
+        try:
+            await stream.begin()
+            yield stream
+        except BaseException:
+            await stream.abort()
+            raise
+        if not stream.finished:
+            await stream.finish()

@@ -1,0 +1,212 @@
+"""What every sink to EkaScribe shares: a session from its creation to its result, however the audio goes there.
+
+The order is the service's, and anything earlier loses words::
+
+    create session → audio … → all of it is stored → end session → poll → result
+                                                      └ lists what is stored at this moment
+
+How the ways out differ::
+
+    left how                      wait for the store     end           result    raises
+    normally                      yes                    yes           yes       —
+    … it is not sure what is      all of it              yes           yes       what is in doubt
+      stored
+    … the way there broke         —                      quickly       no        why
+    by an exception               ``ABORT_S``            quickly       no        that exception
+
+So audio that arrived is processed even when a call is cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import anyio
+import anyio.to_thread
+import msgspec
+from msgspec import Meta
+
+from mediaflow import AudioFormat, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
+from mediaflow.websocket import Address
+
+logger = logging.getLogger(__name__)
+
+ABORT_S = 5.0
+"""How long each step of an end by exception may take."""
+
+DISCOVERY_S = 2.0
+"""How long a call waits to hear what the service can do; it goes on without."""
+
+
+class EkaWriter(Writer):
+    """The running part of every sink here."""
+
+    files_sent = 0
+    """How many chunks were uploaded; none on a stream."""
+
+    doubt: SinkError | None = None
+    """Why it is not sure that everything is stored, though all was sent."""
+
+    def __init__(self, session: eka.Session, format: AudioFormat, model: str, longest_s: float | None) -> None:
+        self.outcome = {"session_id": session.id, "status": "streaming"}
+        self._session, self._format, self._model = session, format, model
+        self._longest_s = longest_s
+        self._limit = float("inf") if longest_s is None else longest_s * format.sample_rate
+        self._sent = 0
+        self._delivered = 0
+
+    @property
+    def delivered(self) -> int:
+        return self._delivered
+
+    def _count(self, samples: int) -> None:
+        """Note that ``samples`` were sent, and warn once where a session of the model may not be so long."""
+        self._sent += samples
+        if self._sent > self._limit:
+            self._limit = float("inf")
+            self.outcome = {**self.outcome, "longer_than_s": self._longest_s}
+            logger.warning(
+                "EkaScribe session %s is longer than the %g s that model %s takes: what comes now may be missing in "
+                "the note; a model for longer sessions is set with `model`",
+                self._session.id,
+                self._longest_s,
+                self._model,
+            )
+
+    def ended(self, ended: eka.Ended) -> None:
+        """Compare what the service says at the end with what was sent."""
+
+
+class EkaSink(Sink, frozen=True):
+    """The options of every sink here."""
+
+    upload_type: ClassVar[Literal["stream", "chunked"]]
+
+    base_url: Annotated[str, Meta(description="address of the service; https beyond loopback")] = eka.BASE_URL
+    token: Annotated[Secret, Meta(description="long-lived token of the service, instead of a client id")] = Secret("")
+    client_id: Annotated[str, Meta(description="client id to log in with")] = ""
+    client_secret: Annotated[Secret, Meta(description="secret of the client id")] = Secret("")
+    model: Annotated[str, Meta(description="pro takes an hour and ten languages, lite ten minutes, en and hi")] = "pro"
+    session_mode: Annotated[str, Meta(description="consultation or dictation")] = "consultation"
+    templates: Annotated[tuple[str, ...], Meta(max_length=2, description="ids of the documents to be made")] = (
+        "clinical_notes_template",
+    )
+    language_hint: Annotated[tuple[str, ...], Meta(description="languages spoken, or auto_detect")] = ("auto_detect",)
+    poll_s: Annotated[float, Meta(gt=0, description="least time between two questions for the result")] = 1.0
+    result_timeout_s: Annotated[float, Meta(gt=0, description="how long the service may take for the result")] = 600.0
+    results: Annotated[PathTemplate, Meta(description="file that the result is written to")] = PathTemplate(
+        "mediaflow-data/results/{call_id}/{session_id}.json"
+    )
+
+    def check(self) -> None:
+        parts = urlsplit(self.base_url)
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts))):
+            raise ValueError(f"base_url {self.base_url!r} is not an https:// address; only loopback may do without TLS")
+        pair = bool(self.client_id), bool(self.client_secret)
+        if self.token and any(pair):
+            raise ValueError("give either token or client_id with client_secret, not both")
+        if not self.token and not all(pair):
+            raise ValueError(
+                "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET)"
+            )
+
+    def require(self, format: AudioFormat, tracks: tuple[str, ...], rates: Sequence[int]) -> None:
+        """Raise ``FormatError``, with the step that is missing, unless this is mono 16-bit PCM at one of ``rates``."""
+        if format.encoding != "s16le":
+            raise FormatError(f"takes s16le, not {format.encoding}", f"add `- use: {format.encoding}_decode` before it")
+        if len(tracks) > 1:
+            raise FormatError(f"takes one track, not {' and '.join(tracks)}", "add `- use: mix` before it")
+        if format.channels > 1:
+            raise FormatError("takes mono, not stereo", "use `- use: mix` instead of `- use: stereo`")
+        if format.sample_rate not in rates:
+            raise FormatError(
+                f"takes {' or '.join(map(str, rates))} Hz, not {format.sample_rate}",
+                f"add `- use: resample` with `rate: {rates[0]}` before it",
+            )
+
+    @abstractmethod
+    def carry(
+        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat, longest_s: float | None
+    ) -> AbstractAsyncContextManager[EkaWriter]:
+        """Open the way for the audio of ``session``; leaving it normally returns when all of it is stored."""
+
+    @asynccontextmanager
+    async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
+        self.check_format(format, tracks)
+        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
+        async with eka.connect(self.base_url, credentials) as client:
+            longest_s = await self._longest(client)
+            session = await client.create(self._request(stream))
+            logger.info("call %s: EkaScribe session created", stream.id)
+            ended = False
+            writer: EkaWriter | None = None
+            try:
+                async with self.carry(client, session, format, longest_s) as writer:
+                    yield writer
+                ended = True
+                writer.ended(await client.end(session.id, writer.files_sent))
+            except BaseException:
+                if not ended:
+                    with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
+                        await client.end(session.id, writer.files_sent if writer is not None else 0)
+                raise
+            writer.outcome = {**writer.outcome, "status": "processing"}
+            state = await client.result(
+                session.id, poll_s=self.poll_s, timeout_s=self.result_timeout_s, files_sent=writer.files_sent
+            )
+            writer.outcome = {**writer.outcome, **await self._keep(state, session, stream)}
+            if writer.doubt is not None:
+                raise writer.doubt
+            if state.status == "failed":
+                raise SinkError("result-failed", f"session {session.id}: the service could not process the audio")
+
+    async def _longest(self, client: eka.EkaClient) -> float | None:
+        """Ask how many seconds a session may last; None where the service does not say."""
+        with anyio.move_on_after(DISCOVERY_S), suppress(eka.EkaError):
+            return (await client.discover()).longest(self.model)
+        return None
+
+    def _request(self, stream: Stream) -> eka.SessionRequest:
+        return eka.SessionRequest(
+            model=self.model,
+            session_mode=self.session_mode,
+            templates=self.templates,
+            language_hint=self.language_hint,
+            upload_type=self.upload_type,
+            additional_data={"call_id": stream.id},
+        )
+
+    async def _keep(self, state: eka.SessionState, session: eka.Session, stream: Stream) -> dict[str, Any]:
+        """Write the result to its file and return the outcome."""
+        path = self.results.fill({**stream.metadata, "call_id": stream.id, "session_id": session.id})
+        try:
+            await anyio.to_thread.run_sync(_write_private, path, msgspec.json.encode(state.body))
+        except OSError as error:
+            raise SinkError("result-unwritten", f"session {session.id}: the result: {error.strerror}") from None
+        status = "partial" if state.http_status == 206 else state.status
+        outcome = {"status": status, "result": str(path)}
+        errors = state.body.get("processing_errors")
+        return outcome | ({"processing_errors": errors} if errors else {})
+
+
+def is_loopback(parts: SplitResult) -> bool:
+    """Say whether a URL leads to this machine."""
+    return Address(parts.scheme, parts.hostname or "", 0, "").is_loopback
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a clinical document: for its owner's eyes, and whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
