@@ -20,7 +20,7 @@ import logging
 import ssl
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Annotated, Protocol
 from urllib.parse import unquote
 
@@ -29,7 +29,7 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Meta
 
-from mediaflow import AudioFormat, Engine, Secret, Source, SourceError, WireError, envelope, websocket
+from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, websocket
 from mediaflow.dialects import Dialect
 from mediaflow.envelope import Media, MediaError, Start
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
@@ -84,6 +84,26 @@ class CarrierSource(Source, frozen=True):
                 raise ValueError(f"{' and '.join(sorted(schemes))} need both certificate and key")
         elif self.certificate or self.key:
             raise ValueError("certificate and key are for wss:// and https://, but nothing here listens so")
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Say whether the address can be listened at, with that certificate, and who can reach it."""
+        address = Address.parse(self.listen)
+        place = f"{address.host}:{address.port}"
+        try:
+            listener = await anyio.create_tcp_listener(local_host=address.host, local_port=address.port)
+            await listener.aclose()
+            yield Finding(True, f"{place} is free to listen at")
+        except OSError as error:
+            yield Finding(False, f"cannot listen at {place}: {error}", "stop what listens there, or change listen")
+        if address.scheme == "wss":
+            try:
+                self._tls()
+                yield Finding(True, "certificate and key belong together")
+            except SourceError as error:
+                yield Finding(False, str(error), "renew them, or mend their paths")
+        if address.is_loopback:
+            hint = "put a proxy that ends TLS in front, or listen at a public address with wss:// and a secret"
+            yield Finding(None, f"{place} is this machine only: a carrier cannot reach it by itself", hint)
 
     def schemes(self, address: Address) -> set[str]:
         """Return the schemes of all addresses that the source listens at; raise ValueError if one is wrong."""

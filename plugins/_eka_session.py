@@ -33,7 +33,7 @@ import anyio.to_thread
 import msgspec
 from msgspec import Meta
 
-from mediaflow import AudioFormat, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
+from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
 from mediaflow.websocket import Address
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,28 @@ class EkaSink(Sink, frozen=True):
             raise ValueError(
                 "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET)"
             )
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Ask the service whether it is there, and whether it knows these credentials and templates."""
+        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
+        async with eka.connect(self.base_url, credentials) as client:
+            try:
+                await client.discover()
+            except SinkError as error:
+                yield Finding(False, f"{error.code}: {error}", "look at base_url and at the network")
+                return
+            yield Finding(True, f"the service answers at {urlsplit(self.base_url).netloc}")
+            try:
+                known = {template.id for template in await client.templates()}
+            except SinkError as error:
+                hint = "look at EKA_TOKEN, or EKA_CLIENT_ID and EKA_CLIENT_SECRET"
+                yield Finding(False, f"{error.code}: {error}", hint)
+                return
+            yield Finding(True, "the service takes the credentials")
+        unknown = [template for template in self.templates if template not in known]
+        if unknown:
+            text = f"the service does not list the template {' and '.join(unknown)}"
+            yield Finding(None, text, f"it lists {', '.join(sorted(known)) or 'none'}")
 
     def require(self, format: AudioFormat, tracks: tuple[str, ...], rates: Sequence[int]) -> None:
         """Raise ``FormatError``, with the step that is missing, unless this is mono 16-bit PCM at one of ``rates``."""

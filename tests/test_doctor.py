@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
+from ingest_kit import running
 
-from mediaflow import Finding, PathTemplate, config, doctor, plugins
+from mediaflow import Component, Finding, PathTemplate, Secret, config, doctor, plugins
 from mediaflow_plugins.sink_disk import Disk
+from mediaflow_plugins.sink_eka_raw import EkaRaw
+from mediaflow_plugins.source_vobiz import Vobiz
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +83,45 @@ async def test_a_component_that_breaks_is_a_finding(tmp_path: Path) -> None:
         (False, "could not be examined: RuntimeError: oh"),
     ]
     assert found["sinks[0] disk"]
+
+
+async def diagnosed(component: Component) -> list[tuple[bool | None, str]]:
+    """Return what a component finds."""
+    return [(finding.ok, finding.text) async for finding in component.diagnose()]
+
+
+async def test_a_service_that_takes_us() -> None:
+    """A sink to EkaScribe says that the service answers, knows the token and lists the template."""
+    async with running(token=Secret("t0ken")) as ingest:
+        sink = EkaRaw(base_url=ingest.url, token=Secret("t0ken"))
+        found = await diagnosed(sink)
+    host = ingest.url.removeprefix("http://")
+    assert found == [(True, f"the service answers at {host}"), (True, "the service takes the credentials")]
+
+
+async def test_a_service_that_refuses_us() -> None:
+    """A wrong token is told apart from a service that is not there, and neither is shown."""
+    async with running(token=Secret("t0ken")) as ingest:
+        refused = await diagnosed(EkaRaw(base_url=ingest.url, token=Secret("wr0ng")))
+    assert [ok for ok, _ in refused] == [True, False]
+    assert "wr0ng" not in str(refused)
+
+
+async def test_a_port_that_is_free(tmp_path: Path) -> None:
+    """A carrier's source says that it can listen, and that loopback is for this machine."""
+    found = await diagnosed(Vobiz(listen="ws://127.0.0.1:0/vobiz"))
+    assert found == [
+        (True, "127.0.0.1:0 is free to listen at"),
+        (None, "127.0.0.1:0 is this machine only: a carrier cannot reach it by itself"),
+    ]
+
+
+async def test_a_port_that_is_taken() -> None:
+    """What listens there already is in the way, and so is a certificate that cannot be read."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as taken:
+        port = taken.extra(anyio.abc.SocketAttribute.local_port)
+        source = Vobiz(listen=f"wss://127.0.0.1:{port}/vobiz", certificate="no.pem", key="no.key")
+        found = await diagnosed(source)
+    assert [ok for ok, _ in found] == [False, False, None]
+    assert found[0][1].startswith(f"cannot listen at 127.0.0.1:{port}: ")
+    assert "no.pem" in found[1][1]
