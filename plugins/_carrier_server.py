@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import ssl
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -29,7 +28,7 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Meta
 
-from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, websocket
+from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, tls, websocket
 from mediaflow.dialects import Dialect
 from mediaflow.envelope import Media, MediaError, Start
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
@@ -97,7 +96,7 @@ class CarrierSource(Source, frozen=True):
             yield Finding(False, f"cannot listen at {place}: {error}", "stop what listens there, or change listen")
         if address.scheme == "wss":
             try:
-                self._tls()
+                tls.server_context(self.certificate, self.key)
                 yield Finding(True, "certificate and key belong together")
             except SourceError as error:
                 yield Finding(False, str(error), "renew them, or mend their paths")
@@ -128,7 +127,7 @@ class CarrierSource(Source, frozen=True):
 
     async def serve(self, engine: Engine) -> None:
         address = Address.parse(self.listen)
-        tls = self._tls() if address.scheme == "wss" else None
+        context = tls.server_context(self.certificate, self.key) if address.scheme == "wss" else None
         failure: SourceError | None = None
         try:
             async with anyio.create_task_group() as calls:
@@ -140,7 +139,7 @@ class CarrierSource(Source, frozen=True):
                     address,
                     admit=server.admit,
                     listening=server.listening,
-                    tls=tls,
+                    tls=context,
                 )
         except* SourceError as group:
             failure = SourceError(str(group.exceptions[0]))
@@ -148,17 +147,6 @@ class CarrierSource(Source, frozen=True):
             failure = SourceError(f"cannot listen at {address.host}:{address.port}: {group.exceptions[0]}")
         if failure is not None:
             raise failure
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # an ssl.SSLError is one
-            raise SourceError(
-                f"certificate {self.certificate!r} with key {self.key!r} cannot be used: {error.strerror or error}; "
-                f"expected two readable PEM files that belong together"
-            ) from None
-        return context
 
 
 class _Server:

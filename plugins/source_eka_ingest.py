@@ -40,7 +40,6 @@ a client that cuts its file anywhere is understood.  A byte left over at the end
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -62,6 +61,7 @@ from mediaflow import (
     envelope,
     hookimpl,
     httpd,
+    tls,
 )
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
@@ -128,7 +128,7 @@ class EkaIngest(Source, frozen=True):
             api.public_url = (self.public_url or address.url(port)).rstrip("/")
             engine.listening(address.url(port))
 
-        tls = self._tls() if address.scheme == "https" else None
+        context = tls.server_context(self.certificate, self.key) if address.scheme == "https" else None
         failure: SourceError | None = None
         async with anyio.create_task_group() as tasks:
             api.tasks = webhooks.tasks = tasks
@@ -137,7 +137,7 @@ class EkaIngest(Source, frozen=True):
                     api.answer,
                     address,
                     listening=listening,
-                    tls=tls,
+                    tls=context,
                     max_body=MAX_BODY,
                     websocket=streams.stream,
                     admit=streams.admit,
@@ -147,17 +147,6 @@ class EkaIngest(Source, frozen=True):
                 failure = SourceError(text)  # raised where the task group does not wrap it
         if failure is not None:
             raise failure
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # an ssl.SSLError is one
-            raise SourceError(
-                f"certificate {self.certificate!r} with key {self.key!r} cannot be used: {error.strerror or error}; "
-                f"expected two readable PEM files that belong together"
-            ) from None
-        return context
 
 
 class _Streams:

@@ -28,6 +28,7 @@ TOOLS = (
     "callback",
     "control",
     "dialects",
+    "tls",
     "wire_truth",
     "testing",
 )

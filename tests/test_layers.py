@@ -27,6 +27,7 @@ TOOLS = {
     "callback",
     "control",
     "dialects",
+    "tls",
     "wire_truth",
     "testing",
 }
