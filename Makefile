@@ -18,8 +18,10 @@ SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
 
+# Most tests wait for sockets and processes, so they run side by side; those that measure run by themselves.
 test: system check peers
-	$(BIN)/pytest
+	$(BIN)/pytest -q -n auto -m 'not slow'
+	$(BIN)/pytest -m slow
 	$(MAKE) debug sanitize
 	$(MAKE) others
 
@@ -86,7 +88,7 @@ others:
 .PHONY: other
 other: $(VENV)/.other
 	mkdir -p build/elsewhere   # away from the sources, so that what is installed is what is tested
-	cd build/elsewhere && $(abspath $(BIN))/pytest -q -m 'not slow' -c ../../pyproject.toml --rootdir ../.. ../../tests
+	cd build/elsewhere && $(abspath $(BIN))/pytest -q -n auto -m 'not slow' -c ../../pyproject.toml --rootdir ../.. ../../tests
 
 $(VENV)/.other: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install -q '.[files,mic]' --group test
