@@ -16,6 +16,8 @@ cdef struct Design:
     double reach        # half the kernel, in samples of the lower rate
     double cutoff       # the middle of the transition, in lower Nyquist frequencies
     double beta         # the Kaiser window's shape
+    double lift         # what a cosine adds to the sinc, relative to its middle
+    double lifted       # that cosine's frequency, in lower Nyquist frequencies
 
 cdef struct Coefficients:
     Shape shape

@@ -10,7 +10,7 @@ shape and differ in the details:
     A-law     13-bit    none       every second    everywhere else, India included
 
 16-bit PCM keeps those samples in its upper bits. `g711_kernel.c` computes both ways on vectors; here
-are the arguments. A call with a frame of 20 ms costs about 20 ns, of which 5 to 10 are the kernel's:
+are the arguments. A call with a frame of 20 ms costs about 20 ns, of which 4 to 10 are the kernel's:
 the rest is the call itself and the new ``bytes``. So the functions are plain built-ins (binding=False),
 which saves 4 ns, and none of them releases the GIL, which would cost more.
 

@@ -18,6 +18,9 @@
 #define EVERY_LEVEL __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 /* Whether 16-bit lanes can each shift by a distance of their own. */
 #define HAS_WORD_SHIFTS __builtin_cpu_supports("avx512bw")
+/* Whether one instruction looks 64 bytes up in a table of 128. No level says so: a function apart, WITH_BYTE_TABLES. */
+#define HAS_BYTE_TABLES (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw"))
+#define WITH_BYTE_TABLES __attribute__((target("avx512bw,avx512vbmi")))
 #else
 #define MANY_LEVELS 0
 #define EVERY_LEVEL
@@ -25,6 +28,10 @@
 #define HAS_WORD_SHIFTS 1
 #else
 #define HAS_WORD_SHIFTS 0
+#endif
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#define HAS_BYTE_TABLES 1
+#define WITH_BYTE_TABLES
 #endif
 #endif
 

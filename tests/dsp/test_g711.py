@@ -80,12 +80,14 @@ def test_decoded_codes_come_back(decode: Convert, encode: Convert, count: int) -
     assert encode(decode(codes)) == expected
 
 
-def test_into_leaves_the_rest_alone() -> None:
-    """A larger output buffer keeps what lies behind the result."""
-    out = bytearray(b"\x55" * 10)
+@pytest.mark.parametrize(("decode", "into", "expected"), DECODERS)
+def test_into_leaves_the_rest_alone(decode: Convert, into: Into, expected: Convert) -> None:
+    """A larger output buffer keeps what lies behind the result, whatever its length leaves of a vector."""
+    for count in range(200):
+        out = bytearray(b"\x55" * 600)
 
-    assert dsp.mulaw_decode_into(b"\xff\xff", out) == 2
-    assert out == b"\x00" * 4 + b"\x55" * 6
+        assert into(EVERY_CODE[:count], out) == count
+        assert out == expected(EVERY_CODE[:count], 2) + b"\x55" * (600 - 2 * count)
 
 
 def test_into_writes_arrays_and_slices() -> None:
