@@ -10,28 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from tool_modules import TOOLS
 
 import mediaflow
 
 ROOT = Path(__file__).parent.parent
-TOOLS = (
-    "dsp",
-    "envelope",
-    "timeline",
-    "wav",
-    "websocket",
-    "http",
-    "httpd",
-    "eka",
-    "vobiz",
-    "answer",
-    "callback",
-    "control",
-    "dialects",
-    "tls",
-    "wire_truth",
-    "testing",
-)
 
 
 def test_names_for_people_and_for_type_checkers_are_the_same() -> None:

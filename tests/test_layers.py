@@ -8,29 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tool_modules import TOOLS
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
 FILES = [*PLUGINS, *sorted((ROOT / "mediaflow").rglob("*.py"))]
 
-TOOLS = {
-    "dsp",
-    "envelope",
-    "timeline",
-    "wav",
-    "websocket",
-    "http",
-    "httpd",
-    "eka",
-    "vobiz",
-    "answer",
-    "callback",
-    "control",
-    "dialects",
-    "tls",
-    "wire_truth",
-    "testing",
-}
 QUICK = {"mediaflow", "msgspec", "anyio", *sys.stdlib_module_names}
 """What may be imported where a component is defined; what is optional or slow is imported where it is used."""
 
@@ -51,7 +34,7 @@ def parse(file: Path) -> ast.Module:
 @pytest.mark.parametrize("file", PLUGINS, ids=lambda file: file.stem)
 def test_what_a_plugin_imports(file: Path) -> None:
     """Of mediaflow a plugin knows the root and the tool modules, and of its neighbours those that begin with ``_``."""
-    exported = set(__import__("mediaflow").__all__) | TOOLS
+    exported = set(__import__("mediaflow").__all__) | set(TOOLS)
     for module, name in imports(parse(file)):
         if module == "mediaflow":
             assert name in exported, f"{name} is not exported by the root"

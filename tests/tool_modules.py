@@ -1,0 +1,22 @@
+"""The tool modules: what a plugin may import besides the root."""
+
+from __future__ import annotations
+
+TOOLS = (
+    "dsp",
+    "envelope",
+    "timeline",
+    "wav",
+    "websocket",
+    "http",
+    "httpd",
+    "eka",
+    "vobiz",
+    "answer",
+    "callback",
+    "control",
+    "dialects",
+    "tls",
+    "wire_truth",
+    "testing",
+)
