@@ -10,7 +10,8 @@ PYTHON ?= python3
 SPEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.[ch])
+HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
+SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
 SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
 .PHONY: demo test check bench debug sanitize system peers others clean
@@ -30,7 +31,7 @@ check: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	mkdir -p build/mypy && ln -sfn ../../plugins build/mypy/mediaflow_plugins   # plugins/ under its installed name
 	$(BIN)/mypy
-	PATH=$(BIN):$$PATH cython-lint mediaflow/_dsp
+	PATH=$(BIN):$$PATH cython-lint mediaflow
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.development
@@ -95,4 +96,4 @@ $(VENV)/.other: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info mediaflow/_dsp/*.so tests/peers/node_modules
+	rm -rf .venv .venv-* build *.egg-info mediaflow/*.so mediaflow/*/*.so tests/peers/node_modules

@@ -14,13 +14,12 @@ from typing import Any
 
 import anyio
 
-from .component import Processor
 from .config import Pipeline
 from .delivery.account import SinkAccount, Span, Timeline, TrackAccount
 from .delivery.edge import Edge
 from .errors import SessionError
 from .frame import AudioFrame, Event, Gap, Item, Lost, Stream
-from .graph import Plan
+from .graph import Chain, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +205,7 @@ class LiveSession:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
         return self._tracks[track]
 
-    def _carry(self, chain: Iterable[tuple[str, Processor]], items: Iterable[Item]) -> None:
+    def _carry(self, chain: Chain, items: Iterable[Item]) -> None:
         for label, processor in chain:
             try:
                 out: list[Item] = []
@@ -239,7 +238,7 @@ class LiveSession:
         if shared:
             self._flush_steps(chains[0], range(own, len(chains[0])))
 
-    def _flush_steps(self, chain: list[tuple[str, Processor]], steps: Iterable[int]) -> None:
+    def _flush_steps(self, chain: Chain, steps: Iterable[int]) -> None:
         for index in steps:
             label, processor = chain[index]
             try:

@@ -72,8 +72,6 @@ _BROKEN = Place(broken=True)
 
 
 class _Track:
-    __slots__ = ("blind", "chunk", "end", "expected_ms", "frame", "fresh", "numberless", "repeats", "skipped")
-
     def __init__(self, begin: int, frame: int, expected_ms: float | None) -> None:
         self.end = begin  # position of the next sample
         self.frame = frame  # samples in the last frame

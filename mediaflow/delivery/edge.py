@@ -48,6 +48,7 @@ class Edge:
         self._bound = sink.queue_ms * format.sample_rate * len(tracks) // 1000
         self._queue: deque[Item] = deque()
         self._queued = 0
+        self._blocks = sink.when_full == "block"
         self._writer: Writer | None = None
         self._busy = True
         self._closing = False
@@ -58,7 +59,7 @@ class Edge:
     @property
     def full(self) -> bool:
         """True while the source should wait."""
-        return self._queued > self._bound and self._sink.when_full == "block" and self.failure is None
+        return self._queued > self._bound and self._blocks and self.failure is None
 
     def put(self, item: Item) -> None:
         """Take an item without waiting."""
@@ -82,14 +83,14 @@ class Edge:
 
     def _enqueue(self, item: Item, frame: AudioFrame | None) -> None:
         if frame is not None:
-            if self._queued > 2 * self._bound and self._sink.when_full == "block":
+            if self._queued > 2 * self._bound and self._blocks:
                 self.account.drop(frame, "queue-full")
                 return
             self._queued += frame.sample_count
         self._queue.append(item)
         self._busy = True
         self._work.set()
-        if self._queued > self._bound and self._sink.when_full == "drop_oldest":
+        if self._queued > self._bound and not self._blocks:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
