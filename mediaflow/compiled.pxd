@@ -1,7 +1,6 @@
 from mediaflow._dsp.chain cimport Chain
 
 cdef class Fused:
-    cdef readonly double latency
     cdef Chain _chain
     cdef object _teller, _output
     cdef Py_ssize_t _sample_bytes

@@ -60,7 +60,6 @@ class Fused:
         last = processors[-1]
         self._chain = dsp.Chain([processor.stage for processor in processors])
         self._teller = last
-        self.latency = self._chain.latency
         self._output = last.output
         self._sample_bytes = last.output.sample_bytes
         self._rates = processors[0].input.sample_rate, last.output.sample_rate

@@ -57,7 +57,13 @@ class Plan(NamedTuple):
         return tuple(path)
 
     def open(self) -> dict[str, Chain]:
-        """Open the processors: for every track its own ones, then those that all tracks share."""
+        """Open what each track goes through, neighbours fused where they can be; what tracks share is one object."""
+        own, shared = self.processors()
+        behind = fuse(shared)
+        return {track: fuse(chain) + behind for track, chain in own.items()}
+
+    def processors(self) -> tuple[dict[str, list[tuple[str, Processor]]], list[tuple[str, Processor]]]:
+        """Open the processors, by label: those that each track has to itself, then those that all tracks share."""
         own: dict[str, list[tuple[str, Processor]]] = {track: [] for track in self.input_tracks}
         shared: list[tuple[str, Processor]] = []
         for step in self.steps:
@@ -70,8 +76,7 @@ class Plan(NamedTuple):
             else:
                 for chain in own.values():
                     chain.append((step.label, step.transform.open(step.input)))
-        behind = fuse(shared)
-        return {track: fuse(chain) + behind for track, chain in own.items()}
+        return own, shared
 
 
 class Misfit(FormatError):

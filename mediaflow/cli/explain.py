@@ -31,7 +31,8 @@ def command(file: str) -> None:
 
 def _explain(pipeline: Pipeline, plan: Plan) -> None:
     latency = 0.0
-    opened = dict(step for chain in plan.open().values() for step in chain)
+    own, shared = plan.processors()
+    opened = dict(step for chain in (*own.values(), shared) for step in chain)
     for step in plan.steps:
         if step.applies:
             delay = opened[step.label].latency
