@@ -37,9 +37,9 @@ def extension(source: Path) -> Extension:
     if kernel.exists():
         sources.append(str(kernel))
     return Extension(
-        f"mediaflow._dsp.{source.stem}",
+        ".".join(source.with_suffix("").parts),
         sources,
-        include_dirs=["mediaflow/_dsp"],
+        include_dirs=[str(source.parent)],
         depends=sorted(map(str, source.parent.glob("*.h"))),
         extra_compile_args=flags,
         extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
@@ -48,7 +48,7 @@ def extension(source: Path) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension(source) for source in sorted(Path("mediaflow/_dsp").glob("*.pyx"))],
+        [extension(source) for source in sorted(Path("mediaflow").glob("_*/*.pyx"))],
         compiler_directives=directives,
         build_dir="build/cython-debug" if DEBUG else "build/cython",
     ),
