@@ -311,6 +311,6 @@ print(len({theirs[i : i + 4] for i in range(0, 64, 4)} & set(masks(1023))))
 
 
 def test_a_forked_child_has_masks_of_its_own() -> None:
-    """A child throws away what its parent holds; in a process by itself, for forking one with threads is not allowed."""
+    """A child throws away what its parent holds (tried in a process of its own: ours may have threads)."""
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
     assert done.stdout == "0\n", done.stderr
