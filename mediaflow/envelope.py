@@ -50,6 +50,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import dialects
+from ._wire.media import read as read_media
 from .dialects import CONTENT_TYPES, VOBIZ, Dialect
 from .errors import WireError
 from .frame import AudioFormat, Encoding
@@ -85,7 +86,7 @@ class Media(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     track: str | None = None
     chunk: int | None = None
-    timestamp_ms: int | None = msgspec.field(name="timestamp", default=None)
+    timestamp_ms: int | None = None
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -184,16 +185,6 @@ class MediaError(WireError):
 # --- Reading
 
 
-class _MediaMessage(msgspec.Struct, frozen=True, gc=False):
-    event: str
-    media: Media | None = None
-
-
-# One pass over the text does it all: JSON, base64, numbers given as strings.  0.3 µs for 20 ms of µ-law, where
-# json.loads and b64decode take 2.7.
-_fast = msgspec.json.Decoder(_MediaMessage, strict=False)
-
-
 def parse(text: str | bytes, dialect: Dialect | None = VOBIZ) -> Message:
     """Read one message of a carrier's wire, of either direction; raise ``WireError`` if that cannot be done.
 
@@ -209,12 +200,9 @@ def parse_eka(text: str | bytes) -> Message:
 
 
 def _parse(text: str | bytes, readers: Mapping[str, _Reader], dialect: Dialect | None) -> Message:
-    try:
-        message = _fast.decode(text)
-        if message.event == "media" and message.media is not None:
-            return message.media
-    except (ValueError, RecursionError):
-        pass  # another kind of message, or one that needs tolerance
+    message = read_media(text, Media)  # nearly every message; what it does not know it leaves
+    if message is not None:
+        return message
     try:
         value = msgspec.json.decode(text)
     except (ValueError, RecursionError):
@@ -259,7 +247,11 @@ class _Fields:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
         try:
-            return int(value) if isinstance(value, int) else int(float(value))
+            return int(value)
+        except (ValueError, OverflowError):
+            pass  # a string with a fraction, or what is no number
+        try:
+            return int(float(value))
         except (ValueError, OverflowError):
             return None
 
