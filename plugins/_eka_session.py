@@ -93,6 +93,13 @@ class EkaSink(Sink, frozen=True):
     token: Annotated[Secret, Meta(description="long-lived token of the service, instead of a client id")] = Secret("")
     client_id: Annotated[str, Meta(description="client id to log in with")] = ""
     client_secret: Annotated[Secret, Meta(description="secret of the client id")] = Secret("")
+    sharing_key: Annotated[Secret, Meta(description="lets the client id into the workspace of who made it")] = Secret(
+        ""
+    )
+    api_key: Annotated[Secret, Meta(description="the same, by its name in the OpenAPI description")] = Secret("")
+    jwt_payload: Annotated[
+        Secret, Meta(description="JSON with b-id and iss that a service of one's own takes instead of a token")
+    ] = Secret("")
     model: Annotated[str, Meta(description="pro takes an hour and ten languages, lite ten minutes, en and hi")] = "pro"
     session_mode: Annotated[str, Meta(description="consultation or dictation")] = "consultation"
     templates: Annotated[tuple[str, ...], Meta(max_length=2, description="ids of the documents to be made")] = (
@@ -109,18 +116,21 @@ class EkaSink(Sink, frozen=True):
         parts = urlsplit(self.base_url)
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts))):
             raise ValueError(f"base_url {self.base_url!r} is not an https:// address; only loopback may do without TLS")
-        pair = bool(self.client_id), bool(self.client_secret)
-        if self.token and any(pair):
-            raise ValueError("give either token or client_id with client_secret, not both")
-        if not self.token and not all(pair):
+        if not self.credentials():
             raise ValueError(
-                "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET)"
+                "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET), or "
+                "jwt_payload"
             )
+
+    def credentials(self) -> eka.Credentials:
+        """Return what the service is shown; raise ValueError if options contradict each other."""
+        return eka.Credentials(
+            self.token, self.client_id, self.client_secret, self.sharing_key, self.api_key, self.jwt_payload
+        )
 
     async def diagnose(self) -> AsyncIterator[Finding]:
         """Ask the service whether it is there, and whether it knows these credentials and templates."""
-        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
-        async with eka.connect(self.base_url, credentials) as client:
+        async with eka.connect(self.base_url, self.credentials()) as client:
             try:
                 await client.discover()
             except SinkError as error:
@@ -162,8 +172,7 @@ class EkaSink(Sink, frozen=True):
     @asynccontextmanager
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
         self.check_format(format, tracks)
-        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
-        async with eka.connect(self.base_url, credentials) as client:
+        async with eka.connect(self.base_url, self.credentials()) as client:
             longest_s = await self._longest(client)
             session = await client.create(self._request(stream))
             logger.info("call %s: EkaScribe session created", stream.id)

@@ -115,6 +115,9 @@ class Lab:
             "EKA_TOKEN": _TOKEN,
             "EKA_CLIENT_ID": "",
             "EKA_CLIENT_SECRET": "",
+            "EKA_SHARING_KEY": "",
+            "EKA_API_KEY": "",
+            "EKA_JWT_PAYLOAD": "",
         }
         pipeline = config.load(self._file, self._plugins, env)
         problems = []
