@@ -232,6 +232,10 @@ class _Reader:
         if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S:
             self._end(NOT_STORED, "dropped, as it was told to be")
             return True
+        if "short_sessions" in self._quirks and seconds > eka_quirks.SHORT_S:
+            self._engine.count("quirk-short_sessions")
+            self._end(NOT_STORED, "the session is longer than it may be")
+            return True
         return False
 
     def _end(self, code: int, reason: str) -> None:
