@@ -110,7 +110,7 @@ class Session(Protocol):
         """Put on record that ``name`` happened now, with what is known of it: neither secrets nor numbers of people.
 
         It stands in the call's account under ``events``, with the stream time, as long as there is room; unlike
-        ``emit`` it goes to no sink.  It may be called at any time, also once the call has ended.
+        ``emit`` it goes to no sink.  It may be called at any time: of a call that is over the ledger is amended.
         """
 
 

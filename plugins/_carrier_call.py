@@ -17,7 +17,7 @@ was sent before and is not read yet, so it is read for ``QUIET_S`` more, and no 
     Hangup                                 the call ends, whatever socket it is on or waits for
     StopStream, of the stream being read   the call ends
     DroppedStream, of the same             the socket is taken for closed, though it may look open for minutes
-    any                                    is noted in the call's account
+    any                                    is noted in the call's account, also once it is settled
 """
 
 from __future__ import annotations

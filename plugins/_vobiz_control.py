@@ -12,8 +12,9 @@ of the call and of its streams (``/status``, ``/hangup``)::
 Who may ask: with ``auth_token`` what Vobiz has signed, else who knows the source's secret, which then is the last part
 of these paths as it is of the socket's: ``/answer/SECRET``.
 
-A callback may be told of a call whose socket has not said ``start`` yet; it is kept until then.  A call that was hung
-up is not opened again: carriers are known to connect once more behind the end.
+A callback may be told of a call whose socket has not said ``start`` yet; it is kept until then.  One that comes when
+the call is over, as the hang-up often does, still stands in its account.  A call that was hung up is not opened again:
+carriers are known to connect once more behind the end.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 EARLY_CALLS, EARLY_EACH = 200, 10
 """Of how many calls that have not connected yet callbacks are kept, and how many of each."""
+
+LATE_CALLS = 100
+"""How many calls that are over may still be told something; with one that ends every second, those of 100 seconds."""
 
 ANSWER, STATUS, HANGUP = "/answer", "/status", "/hangup"
 
@@ -102,6 +106,7 @@ class ControlDesk:
         self._seen = Memory()
         self._hung_up = Memory()
         self._early: OrderedDict[str, list[Callback]] = OrderedDict()
+        self._over: OrderedDict[str, Hearer] = OrderedDict()
         self.routes = {ANSWER: self.answer, STATUS: self.status, HANGUP: self.hangup}
 
     async def serve(
@@ -120,8 +125,15 @@ class ControlDesk:
 
     def opened(self, call_id: str, call: Hearer) -> None:
         """Tell a new call what came before it."""
+        self._over.pop(call_id, None)
         for callback in self._early.pop(call_id, ()):
             call.hear(callback.event, callback.stream_id, callback.facts)
+
+    def closed(self, call_id: str, call: Hearer) -> None:
+        """Keep a call that is over for what may still be told of it."""
+        self._over[call_id] = call
+        if len(self._over) > LATE_CALLS:
+            self._over.popitem(last=False)
 
     def hung_up(self, call_id: str) -> bool:
         """Say whether the carrier has told that the call is over."""
@@ -171,7 +183,7 @@ class ControlDesk:
             self._engine.count(_COUNTED[callback.event])
         if callback.event == "Hangup":
             self._hung_up.add(callback.call_id)
-        call = self._find(callback.call_id)
+        call = self._find(callback.call_id) or self._over.get(callback.call_id)
         if call is not None:
             call.hear(callback.event, callback.stream_id, callback.facts)
         elif not self.hung_up(callback.call_id):

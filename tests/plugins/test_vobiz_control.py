@@ -24,9 +24,11 @@ import pytest
 from cli_kit import running
 
 from mediaflow import AudioFormat, Secret, SourceError, config, envelope, plugins, websocket
+from mediaflow.delivery import ledger
 from mediaflow.runner import Runner
 from mediaflow.testing import RecordedSession, RecordingEngine
 from mediaflow.websocket import WebSocket
+from mediaflow_plugins import _vobiz_control
 from mediaflow_plugins._vobiz_control import EARLY_CALLS, EARLY_EACH
 from mediaflow_plugins.source_vobiz import Vobiz
 
@@ -351,6 +353,23 @@ async def test_callbacks_of_calls_that_never_come_are_forgotten() -> None:
             assert not carrier.engine.sessions[1].notes
 
 
+async def test_callbacks_of_a_call_that_is_over_stand_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the carrier tells behind the end is noted, of the last calls; it does not open them again."""
+    monkeypatch.setattr(_vobiz_control, "LATE_CALLS", 1)
+    async with _serving(reconnect_s=0) as carrier:
+        for number in (1, 2):
+            async with carrier.call(f"call-{number}"):
+                await carrier.engine.until(lambda number=number: len(carrier.engine.sessions) == number)  # type: ignore[misc]
+            await carrier.engine.ended(number)
+        first, second = carrier.engine.sessions
+        await carrier.tell("DroppedStream", CallUUID="call-2")
+        await carrier.tell("Hangup", CallUUID="call-2", StreamID="")
+        await carrier.tell("Hangup", StreamID="")
+        assert [name for name, _ in second.notes] == ["DroppedStream", "Hangup"]
+        assert first.notes == []
+        assert len(carrier.engine.sessions) == 2
+
+
 async def test_readiness_follows_the_socket() -> None:
     """A load balancer is told that calls are taken."""
     async with _serving() as carrier:
@@ -392,6 +411,7 @@ async def test_a_call_of_a_pipeline_with_its_record(tmp_path: Path) -> None:
                 await _session_with(runner, 320)
                 assert await carrier.tell("Hangup", "/hangup/s3cret", HangupCauseName="Normal Hangup") == 200
                 await runner.over(1)
+            assert await carrier.tell("StopStream", "/status/s3cret") == 200
             runner.stop()
     (account,) = runner.accounts
     time = {"carrier_time": "2025-11-06 09:58:40"}
@@ -399,7 +419,10 @@ async def test_a_call_of_a_pipeline_with_its_record(tmp_path: Path) -> None:
     assert account["events"] == [
         {"event": "DegradedStream", "at": 0.02, "error": "connection degraded"} | time,
         {"event": "Hangup", "at": 0.04, "cause": "Normal Hangup"} | time,
+        {"event": "StopStream", "at": 0.04} | time,  # when the account was settled already
     ]
+    [kept] = ledger.read(tmp_path)
+    assert kept["events"] == account["events"]
 
 
 async def _session_with(runner: Runner, samples: int) -> None:
