@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -116,6 +117,10 @@ class Session(Protocol):
 
 class Engine(Protocol):
     """The running pipeline, as a source sees it."""
+
+    @property
+    def state(self) -> Path | None:
+        """The folder for what has to outlive the process; None where nothing is to be kept."""
 
     def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
         """Open a call.

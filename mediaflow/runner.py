@@ -14,6 +14,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -57,7 +58,8 @@ class Runner:
         self._plugins = plugins
         self._amended: list[dict[str, Any]] = []
         """Accounts of calls that are over and were noted something since."""
-        self._ledger = Ledger(pipeline.state)
+        self.state = Path(pipeline.state)
+        self._ledger = Ledger(self.state)
         self._front = anyio.CancelScope()
 
     async def run(self) -> None:

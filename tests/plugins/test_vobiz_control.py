@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import socket
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -119,7 +120,7 @@ def _port() -> Iterator[list[int]]:
 
 
 @asynccontextmanager
-async def _serving(**options: Any) -> AsyncIterator[Carrier]:
+async def _serving(state: Path | None = None, **options: Any) -> AsyncIterator[Carrier]:
     """Run the source with its control server."""
     defaults: dict[str, Any] = {
         "listen": "ws://127.0.0.1:0/vobiz",
@@ -130,7 +131,7 @@ async def _serving(**options: Any) -> AsyncIterator[Carrier]:
     }
     source = Vobiz(**defaults | options)
     source.check()
-    engine = RecordingEngine()
+    engine = RecordingEngine(state)
     with anyio.fail_after(20), _port() as port:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.serve, engine)
@@ -201,6 +202,33 @@ async def test_with_a_token_requests_are_signed() -> None:
             "no-signature": 1,
             "refused-token": 1,
         }
+
+
+async def test_a_request_that_was_copied_is_refused_after_a_restart(tmp_path: Path) -> None:
+    """What an earlier process has answered is known; one that it has refused may come again."""
+    fields = {"Event": "StartStream", "CallUUID": "call-1", "Timestamp": "1"}
+    for signed, refused in (("1", "2"), ("3", "1")):
+        async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+            assert (await carrier.ask("/status", fields, _signed("/status", signed)))[0] == 200
+            status = 400 if refused == "2" else 403
+            assert (await carrier.ask("/status", {"Event": "StartStream"}, _signed("/status", refused)))[0] == status
+    async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+        assert (await carrier.ask("/status", fields, _signed("/status", "2")))[0] == 200
+        assert (await carrier.ask("/status", fields, _signed("/status", "3")))[0] == 403
+        assert carrier.engine.counts == {"replayed-nonce": 1}
+
+
+async def test_a_disk_that_is_full_loses_no_callback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted and said that its nonce is not kept."""
+    async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+        with sqlite3.connect(tmp_path / "nonces.db") as other:
+            other.execute("DROP TABLE nonces")
+        other.close()
+        fields = {"Event": "StartStream", "CallUUID": "call-1"}
+        assert (await carrier.ask("/status", fields, _signed("/status", "5")))[0] == 200
+        assert (await carrier.ask("/status", fields, _signed("/status", "5")))[0] == 403
+        assert carrier.engine.counts == {"nonces-unwritten": 1, "replayed-nonce": 1}
+    assert "no such table" in caplog.text
 
 
 async def test_a_refused_callback_may_come_again_with_its_nonce() -> None:
