@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -110,12 +111,16 @@ class Session(Protocol):
         """Put on record that ``name`` happened now, with what is known of it: neither secrets nor numbers of people.
 
         It stands in the call's account under ``events``, with the stream time, as long as there is room; unlike
-        ``emit`` it goes to no sink.  It may be called at any time, also once the call has ended.
+        ``emit`` it goes to no sink.  It may be called at any time: of a call that is over the ledger is amended.
         """
 
 
 class Engine(Protocol):
     """The running pipeline, as a source sees it."""
+
+    @property
+    def state(self) -> Path | None:
+        """The folder for what has to outlive the process; None where nothing is to be kept."""
 
     def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
         """Open a call.

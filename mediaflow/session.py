@@ -35,8 +35,16 @@ _CONCEAL_MS = 1000
 class LiveSession:
     """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan, stream: Stream, sink_failed: Callable[[Edge], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        plan: Plan,
+        stream: Stream,
+        sink_failed: Callable[[Edge], None],
+        amended: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.stream, self.plan = stream, plan
+        self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
         self._pipeline = pipeline.name
         self.started = time.time()
         self.finished = anyio.Event()
@@ -44,11 +52,13 @@ class LiveSession:
         self.scope = anyio.CancelScope(shield=True)
         """What the sinks run in; cancelling it cuts off what has not finished."""
         self.error = ""
+        self.settled: dict[str, Any] | None = None
+        """The account once the call is over; only notes are still added to it."""
         self.undelivered = False
         """True once every sink has failed."""
         self._broke = False
         self._sinks_done = False
-        self._sink_failed = sink_failed
+        self._sink_failed, self._amended = sink_failed, amended
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
@@ -73,13 +83,16 @@ class LiveSession:
 
     def push(self, data: bytes, track: str = "inbound") -> bool:
         account = self._account(track)
-        frame = AudioFrame(data, self.stream.format, track, account.end)
-        account.end += self.stream.format.sample_count(data)
+        size = len(data)
+        if size % self._sample_bytes:
+            self._format.sample_count(data)  # raises
+        frame = AudioFrame(data, self._format, track, account.end)
+        account.end += size // self._sample_bytes
         self._carry(self._chains[track], (frame,))
         if self.undelivered:
             raise SessionError(NOBODY)
         for edge in self.edges:
-            if edge.full:
+            if edge.full():
                 return False
         return True
 
@@ -128,6 +141,9 @@ class LiveSession:
             self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
         else:
             self._notes_left_out += 1
+        if self.settled is not None:
+            self.settled |= self._events()
+            self._amended(self.settled)
 
     # What the runner calls.
 
@@ -182,9 +198,11 @@ class LiveSession:
                 for track, account in self._tracks.items()
             },
             "sinks": sinks,
-            "events": list(self._notes),
-            "events_left_out": self._notes_left_out,
+            **self._events(),
         }
+
+    def _events(self) -> dict[str, Any]:
+        return {"events": list(self._notes), "events_left_out": self._notes_left_out}
 
     def _status(self) -> str:
         if not self._sinks_done:

@@ -17,7 +17,7 @@ was sent before and is not read yet, so it is read for ``QUIET_S`` more, and no 
     Hangup                                 the call ends, whatever socket it is on or waits for
     StopStream, of the stream being read   the call ends
     DroppedStream, of the same             the socket is taken for closed, though it may look open for minutes
-    any                                    is noted in the call's account
+    any                                    is noted in the call's account, also once it is settled
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class Call:
         self._lent = anyio.Event()
         self._reading = anyio.CancelScope()
         self._barren = 0
+        self._heard = 0.0  # of the monotonic clock: when the last socket brought its last message
 
     def lend(self, link: Link) -> None:
         """Continue with ``link``: the newest socket wins."""
@@ -202,7 +203,7 @@ class Call:
             if again:
                 self._engine.count("reconnected")
                 self._take_late()
-                self._timeline.reconnected(self._dialect.own_clock)
+                self._timeline.reconnected(self._silence_ms, self._dialect.own_clock)
             if await self._read(self._link):
                 return
             self._link.release(reason="" if self._next is None else "replaced")
@@ -215,6 +216,7 @@ class Call:
         # Setting a deadline, or asking anyio for the time, costs as much as parsing a message, so the deadline is moved
         # only every so often, by a cheaper clock.
         moved = time.monotonic()
+        now = moved if link.early else self._heard
         unseen = logger.isEnabledFor(logging.DEBUG)
         with anyio.CancelScope(deadline=self._deadline()) as self._reading:
             try:
@@ -240,6 +242,7 @@ class Call:
                         return True
             except Closed as closed:
                 logger.info("call %s: socket closed with code %d by %s", self.id, closed.code, closed.by)
+        self._heard = now
         if self._limit < float("inf") and self._next is None:
             link.release(stopped=self.stopped)
             return self.stopped
@@ -249,6 +252,10 @@ class Call:
             link.release(reason="idle")
             return True
         return False
+
+    def _silence_ms(self) -> float:
+        """Return how long nothing has come."""
+        return (time.monotonic() - self._heard) * 1000
 
     def _keep_news(self, event: str, /, **facts: str | int | float) -> None:
         if len(self._news) < EARLY_NEWS:

@@ -59,6 +59,9 @@ class Desk(Protocol):
     def opened(self, call_id: str, call: Call) -> None:
         """Take note of a call that has begun."""
 
+    def closed(self, call_id: str, call: Call) -> None:
+        """Take note of a call that is over."""
+
 
 class CarrierSource(Source, frozen=True):
     """What the sources of carriers share: the options and the server."""
@@ -275,6 +278,8 @@ class _Server:
             self._ids.discard(call.id)
             if self._calls.get(call_id) is call:
                 del self._calls[call_id]
+                if self.desk is not None:
+                    self.desk.closed(call_id, call)
 
     async def _after_stop(self, socket: WebSocket) -> None:
         with anyio.move_on_after(AFTER_STOP_S):

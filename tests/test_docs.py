@@ -32,7 +32,15 @@ VARIABLES = {
         "EKA_TOKEN",
         "EKA_CLIENT_ID",
         "EKA_CLIENT_SECRET",
-    }
+    },
+    "media_streams_to_eka": {
+        "MEDIA_STREAMS_LISTEN",
+        "MEDIA_STREAMS_SECRET",
+        "EKA_BASE_URL",
+        "EKA_TOKEN",
+        "EKA_CLIENT_ID",
+        "EKA_CLIENT_SECRET",
+    },
 }
 
 # Commands of the documents that are not run from here, and where they are.

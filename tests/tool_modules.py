@@ -15,6 +15,7 @@ TOOLS = (
     "answer",
     "callback",
     "control",
+    "carrier",
     "dialects",
     "tls",
     "wire_truth",

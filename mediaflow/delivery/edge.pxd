@@ -8,4 +8,5 @@ cdef class Edge:
     cdef long long _bound, _queued
     cdef bint _busy, _closing, _blocks
 
+    cpdef bint full(self) except -1
     cpdef put(self, item)

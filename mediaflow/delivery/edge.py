@@ -56,7 +56,6 @@ class Edge:
         self._work = anyio.Event()
         self._room = anyio.Event()
 
-    @property
     def full(self) -> bool:
         """True while the source should wait."""
         return self._queued > self._bound and self._blocks and self.failure is None
@@ -106,7 +105,7 @@ class Edge:
 
     async def room(self) -> None:
         """Wait while the queue is full."""
-        while self.full:
+        while self.full():
             if self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
@@ -152,7 +151,7 @@ class Edge:
                     # Booked before it is written: should the write be cut short, it is undelivered, not unknown.
                     self.account.write(item)
                 await writer.write(item)
-                if not self.full:
+                if not self.full():
                     self._room.set()
             self._busy = False
             if self._closing:

@@ -293,7 +293,7 @@ class EkaClient:
     async def _once(
         self, method: str, path: str, body: object, headers: Mapping[str, str] | None, token: str
     ) -> http.Reply:
-        return await send(self._http, method, path, body, {**(headers or {}), "Authorization": f"Bearer {token}"})
+        return await send(self._http, method, path, body, {**(headers or {}), **self._account.headers(token)})
 
 
 def _session(session_id: str) -> str:

@@ -134,6 +134,43 @@ async def test_frames_are_cut_to_20_ms(cuts: tuple[int, ...]) -> None:
     assert ear.code == 1000
 
 
+@pytest.mark.parametrize(
+    ("dialect", "first", "size", "stop"),
+    [
+        ("plivo", ["start"], 160, {"reason": "call_ended"}),
+        ("twilio", ["connected", "start"], 160, {"stop": {"accountSid": "mediaflow", "callSid": "CALL_1"}}),
+        ("telnyx", ["connected", "start"], 160, {"stop": {"user_id": "mediaflow", "call_control_id": "CALL_1"}}),
+        (
+            "exotel",
+            ["connected", "start"],
+            800,
+            {"stop": {"account_sid": "mediaflow", "call_sid": "CALL_1", "reason": "call_ended"}},
+        ),
+    ],
+)
+async def test_a_call_of_another_carrier(dialect: str, first: list[str], size: int, stop: dict[str, Any]) -> None:
+    """It begins and ends as that carrier's does, in its frames; where it counts from the start, so does the sink."""
+    audio = _audio(MULAW, 10)
+    items = [AudioFrame(audio[:800], MULAW, position=8000), AudioFrame(audio[800:], MULAW, position=8800)]
+    options: dict[str, Any] = {"dialect": dialect}
+    if dialect == "exotel":
+        audio, options["content_type"] = bytes(2 * len(audio)), "audio/x-l16;rate=8000"
+        items = [AudioFrame(bytes(3200), L16, position=8000)]
+    ear = await _heard(items, _stream(items[0].format), end="stop", **options)
+    assert [message["event"] for message in ear.heard[: len(first)]] == first
+    assert ear.heard[-1].items() >= {"event": "stop", **stop}.items()
+    assert ear.audio() == audio
+    samples = [len(base64.b64decode(media["payload"])) // items[0].format.sample_bytes for media in ear.media]
+    assert samples == [size] * (1600 // size)
+    stamps = [int(media["timestamp"]) for media in ear.media]
+    zero = stamps[0] if dialect == "plivo" else 0
+    assert stamps == [zero + number * size // 8 for number in range(len(stamps))]
+    numbers = [message.get("sequenceNumber", message.get("sequence_number")) for message in ear.heard]
+    assert [int(number) for number in numbers if number is not None] == list(
+        range(0 if dialect == "plivo" else 1, len(numbers) if dialect != "plivo" else len(numbers) - 1)
+    )
+
+
 async def test_the_clock_follows_the_audio() -> None:
     """A stream that begins later, or goes on after a hole, is stamped by its positions."""
     audio = _audio(MULAW, 4)
@@ -425,6 +462,27 @@ async def test_formats_that_do_not_fit(
     with pytest.raises(FormatError) as caught:
         sink.check_format(format, tracks)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"dialect": "twilio", "content_type": "audio/x-l16;rate=8000"}, "twilio has no .*, only audio/x-mulaw"),
+        ({"dialect": "exotel"}, "exotel has no audio/x-mulaw"),
+        ({"dialect": "plivo", "shape": "flat"}, "Vobiz's alone"),
+    ],
+)
+async def test_what_a_carrier_does_not_have_is_refused(options: dict[str, Any], complaint: str) -> None:
+    """A codec, or the older shape."""
+    with pytest.raises(ValueError, match=complaint):
+        VobizCall(url=Secret("ws://127.0.0.1:1/"), **options).check()
+
+
+async def test_exotel_has_one_track() -> None:
+    """Two have to be joined before."""
+    sink = VobizCall(url=Secret("ws://127.0.0.1:1/"), dialect="exotel", content_type="audio/x-l16;rate=8000")
+    with pytest.raises(FormatError, match="one track"):
+        sink.check_format(L16, BOTH)
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1/s3cr3t", "ws:///s3cr3t", "s3cr3t"])

@@ -151,8 +151,13 @@ def test_other_types() -> None:
 NAMES = st.sampled_from(["event", "media", "payload", "track", "chunk", "timestamp", "Payload", "time_stamp", "x", "é"])
 NUMBERS = st.integers(-(10**20), 10**20) | st.floats()
 TEXTS = st.text(string.ascii_letters + string.digits + "+/=", max_size=12) | st.text(max_size=5)
-SCALARS = TEXTS | NUMBERS | NUMBERS.map(str) | st.none() | st.booleans() | st.binary(max_size=9).map(
-    lambda data: base64.b64encode(data).decode()
+SCALARS = (
+    TEXTS
+    | NUMBERS
+    | NUMBERS.map(str)
+    | st.none()
+    | st.booleans()
+    | st.binary(max_size=9).map(lambda data: base64.b64encode(data).decode())
 )
 INSIDE = st.dictionaries(NAMES, SCALARS | st.dictionaries(NAMES, SCALARS, max_size=2), max_size=6)
 
