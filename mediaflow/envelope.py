@@ -50,7 +50,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import dialects
-from ._wire.media import read as read_media
+from ._wire.media import read as _read_media
 from .dialects import CONTENT_TYPES, VOBIZ, Dialect
 from .errors import WireError
 from .frame import AudioFormat, Encoding
@@ -183,6 +183,9 @@ class MediaError(WireError):
 
 
 # --- Reading
+
+read_media = _read_media
+"""``read_media(text, make)``: for a plain media message ``make(payload, track, chunk, timestamp_ms)``, else None."""
 
 
 def parse(text: str | bytes, dialect: Dialect | None = VOBIZ) -> Message:

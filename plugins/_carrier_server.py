@@ -31,10 +31,10 @@ from msgspec import Meta
 from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, tls, websocket
 from mediaflow.dialects import Dialect
 from mediaflow.envelope import Media, MediaError, Start
+from mediaflow.ordered_session import Order
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
 from ._carrier_call import NORMAL, UNSUPPORTED, Call, Link
-from ._ordered_session import Order
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import mediaflow
 
 Needs = Callable[..., None]
+
+# How long an example takes says more about the machine than about us.
+settings.register_profile("timeless")
+settings.load_profile("timeless")
 
 for types in Path(mediaflow.__file__).parent.rglob("*.pxd"):
     module = types.with_suffix(".py")

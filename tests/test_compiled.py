@@ -69,7 +69,7 @@ def test_neighbours_become_one() -> None:
     assert [label for label, _ in pair] == ["vad", "encode"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cuts=st.lists(st.integers(0, len(CODES)), max_size=20), start=st.integers(0, 10**9))
 def test_fused_equals_one_by_one(cuts: list[int], start: int) -> None:
     """Whatever the slicing and the place where the track begins, frames and events are the same."""

@@ -10,6 +10,8 @@ TOOLS = (
     "websocket",
     "http",
     "httpd",
+    "intake",
+    "ordered_session",
     "eka",
     "vobiz",
     "answer",

@@ -10,18 +10,16 @@ import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
-from mediaflow import AudioFormat, Dtmf, WireAlarm, config, dsp, envelope, plugins, websocket
+from mediaflow import AudioFormat, Dtmf, WireAlarm, config, dsp, envelope, intake, plugins, websocket
 from mediaflow.dialects import DIALECTS, TELNYX, Name
 from mediaflow.lab import CLIP
 from mediaflow.runner import Runner
 from mediaflow.testing import RecordedSession, RecordingEngine
-from mediaflow_plugins import _carrier_call
 from mediaflow_plugins.source_media_streams import MediaStreams
 
 with warnings.catch_warnings():
@@ -203,7 +201,7 @@ async def test_a_clock_of_the_stream_begins_anew_with_a_socket(
 ) -> None:
     """The audio of a second socket is no repeat, and what our clock says was missed before it is concealed."""
     now = [1000.0]
-    monkeypatch.setattr(_carrier_call, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(intake, "monotonic", lambda: now[0])
     first = [_media(n, _frame(n)) for n in range(1, 4)]
     second = [_media(n, _frame(10 + n)) for n in range(1, 4)]
     stop = {"event": "stop", "stop": {"call_control_id": "call"}}

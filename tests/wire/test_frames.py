@@ -119,7 +119,7 @@ def streams(draw: st.DrawFn, server: bool) -> bytes:
 
 
 @pytest.mark.parametrize("server", [True, False])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), cuts=st.lists(st.integers(0, 1 << 16), max_size=12))
 def test_any_bytes_in_any_slicing_mean_what_the_library_reads(
     server: bool, data: st.DataObject, cuts: list[int]
@@ -137,7 +137,7 @@ def test_any_bytes_in_any_slicing_mean_what_the_library_reads(
 
 
 @pytest.mark.parametrize("server", [True, False])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), cuts=st.lists(st.integers(0, 1 << 16), max_size=12))
 def test_slicing_does_not_matter(server: bool, data: st.DataObject, cuts: list[int]) -> None:
     """Byte by byte, in any pieces and at once: the same outcome."""
@@ -147,7 +147,7 @@ def test_slicing_does_not_matter(server: bool, data: st.DataObject, cuts: list[i
     assert compiled([bytes([byte]) for byte in sent], server) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     opcode=st.sampled_from([TEXT, BINARY, PING, PONG]),
     payload=st.binary(max_size=300),

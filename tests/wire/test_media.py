@@ -53,7 +53,7 @@ PLAIN = {
     "another track": (nested(track="both"), Media(bytes(range(160)), "both", 7, 1770000000140)),
     "no track": (nested(track=""), Media(bytes(range(160)), None, 7, 1770000000140)),
     "flat": (
-        {"event": "media", "media": {"contentType": "audio/x-mulaw", "sampleRate": 8000, "payload": "AAA=", "timestamp": 5}},
+        {"event": "media", "media": {"sampleRate": 8000, "payload": "AAA=", "timestamp": 5}},
         Media(bytes(2), None, None, 5),
     ),
     "bare": ({"media": {"payload": ""}, "event": "media"}, Media(b"")),
@@ -162,7 +162,7 @@ SCALARS = (
 INSIDE = st.dictionaries(NAMES, SCALARS | st.dictionaries(NAMES, SCALARS, max_size=2), max_size=6)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(inside=INSIDE, outside=st.dictionaries(NAMES, SCALARS, max_size=4), spaced=st.booleans(), ascii=st.booleans())
 @example(inside={"payload": "QR=="}, outside={}, spaced=False, ascii=True)
 def test_agrees_on_messages(inside: dict[str, Any], outside: dict[str, Any], spaced: bool, ascii: bool) -> None:
@@ -177,7 +177,7 @@ def test_agrees_on_messages(inside: dict[str, Any], outside: dict[str, Any], spa
     agrees(encoded)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(data=st.data())
 def test_agrees_on_broken_text(data: st.DataObject) -> None:
     """A message with any byte of it changed, doubled or left out is read as the general reader reads it, or not."""
