@@ -1,9 +1,9 @@
 """As much of EkaScribe's REST API as a pipeline asks for, in a thread: the audio goes to the load.
 
-    GET  …/medscribealliance     what the service can do: nothing is said
-    POST …/sessions              201, with an ``upload_url`` that ends in the name of the call
-    POST …/sessions/{id}/end     202
-    GET  …/sessions/{id}         200, completed
+GET  …/medscribealliance     what the service can do: nothing is said
+POST …/sessions              201, with an ``upload_url`` that ends in the name of the call
+POST …/sessions/{id}/end     202
+GET  …/sessions/{id}         200, completed
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upl
             method, path, _ = head.split(" ", 2)
             status, answer = _answer(method, path, body, upload_url)
             text = json.dumps(answer)
-            writer.write(
-                f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
-            )
+            fields = f"Content-Type: application/json\r\nContent-Length: {len(text)}"
+            writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n{text}".encode())
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:

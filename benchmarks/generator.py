@@ -14,7 +14,7 @@ import msgspec
 
 FOLDER = Path(__file__).parent
 BUILD = FOLDER.parent / "build" / "benchmarks"
-FLAGS = ["-O2", "-Wall", "-Wextra"]
+FLAGS = ["-O2", "-Wall", "-Wextra", "-D_GNU_SOURCE"]
 CORE = 1
 """The core of all that is not measured."""
 

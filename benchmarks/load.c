@@ -5,15 +5,9 @@
  *   carrier ──Media Streams──▶ the bridge under test ──PCM──▶ EkaScribe
  *      └─────────────────── both are this program ──────────────┘
  *
- * MEDIA holds base64 texts of equal length, one per 20 ms (``media_length``).  BLOCKS holds what must come of each: 20 ms
- * of PCM at 16 kHz, 640 bytes.  Frame n of call c is text (7 c + n) mod the number of texts; with ``tracks=2`` the other
- * track plays the text half the pool away.  No two blocks are alike and none depends on its neighbours (blocks.py), so
- * every block that arrives is compared with the one that is due, byte by byte, and one that is not due is looked up:
- *
- *     found further on in the call     those between are lost
- *     found earlier in the call        doubled
- *     found elsewhere                  foreign: of another call, or long ago
- *     not found                        damaged
+ * MEDIA holds base64 texts of equal length, one per 20 ms (``media_length``); BLOCKS holds what must come of each, as
+ * judge.h wants it.  Frame n of call c is text (1031 c + n) mod the number of texts; with ``tracks=2`` the other track
+ * plays the text half the pool away.
  *
  * Commands come on standard input, a line each; each is answered by a line of JSON.
  *
@@ -26,36 +20,30 @@
  * message must have been sent for it, because a resampler waits for them; the filter's own delay is no latency.
  */
 
+#include "judge.h"
 #include "sockets.h"
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-enum { BLOCK = 640, BLOCK_SAMPLES = 320, FRAME_NS = 20000000, MOST_CALLS = 16384, AT_ONCE = 16, RING = 512 };
+enum { FRAME_NS = 20000000, MOST_CALLS = 16384, AT_ONCE = 16, RING = 512 };
 enum { READ_SIZE = 1 << 18, MESSAGE_ROOM = 4096 };
 
 struct call {
     struct conn carrier, *eka;
+    struct heard heard;
     unsigned id;
     uint8_t mask[4];
     int64_t phase;
     uint32_t sent, acked;  /* frames; acked: newest one that a message has come for */
-    uint32_t block;  /* number of the block that is due */
-    size_t fill, bytes;
     int64_t sent_at[RING];
-    uint8_t partial[BLOCK];
     int ended;
 };
 
-static struct { size_t media_length, held, window, tracks, exact, slack; char encoding[32], cert[512], key[512]; }
-option = { 216, 0, 1, 1, 1, 0, "audio/x-mulaw", "", "" };
-static struct { uint64_t lost, doubled, foreign, damaged, broken; } wrong;
+static struct { size_t media_length, held, window, tracks, slack; char encoding[32], cert[512], key[512]; }
+option = { 216, 0, 1, 1, 0, "audio/x-mulaw", "", "" };
 static const char *media;
-static const uint8_t *blocks;
-static uint32_t block_count;
-static uint32_t *found;  /* hash table of block numbers + 1 */
-static uint32_t found_mask;
 static struct call *calls[MOST_CALLS];
 static unsigned call_count, connected, ended, next_id;
 static struct sockaddr_in bridge = { .sin_family = AF_INET };
@@ -66,7 +54,10 @@ static float *latencies, *lateness;
 static size_t latency_count, latency_room, late_count, late_room;
 
 static void note(float **list, size_t *count, size_t *room, int64_t ns) {
-    if (*count == *room && !(*list = realloc(*list, sizeof **list * (*room = *room ? 2 * *room : 1 << 16)))) fail("memory");
+    if (*count == *room) {
+        *room = *room ? 2 * *room : 1 << 16;
+        if (!(*list = realloc(*list, sizeof **list * *room))) fail("memory");
+    }
     (*list)[(*count)++] = ns / 1000.0f;
 }
 
@@ -80,15 +71,13 @@ static void closed(struct conn *conn) {
 
 static void say(struct conn *conn, uint8_t opcode, const void *text, size_t size) {
     uint8_t room[MESSAGE_ROOM];
-    size_t whole;
+    size_t length;
     memcpy(room + FRAME_ROOM, text, size);
-    uint8_t *from = build_frame(room, opcode, size, conn->kind == CARRIER ? conn->call->mask : NULL, &whole);
-    transmit(conn, from, whole);
+    uint8_t *from = build_frame(room, opcode, size, conn->kind == CARRIER ? conn->call->mask : NULL, &length);
+    transmit(conn, from, length);
 }
 
 /* ---- the carrier ---- */
-
-static uint32_t place(const struct call *call, uint32_t number) { return (call->id * 7 + number) % block_count; }
 
 static void send_frame(struct call *call) {
     static const char *const names[] = { "inbound", "outbound" };
@@ -96,18 +85,18 @@ static void send_frame(struct call *call) {
     char *text = (char *)one + FRAME_ROOM;
     int64_t at = now();
     for (unsigned track = 0; track < option.tracks; track++) {
-        uint32_t number = (place(call, call->sent) + track * (block_count / 2)) % block_count;
-        size_t size, whole;
-        size = sprintf(text, "{\"sequenceNumber\":%u,\"streamId\":\"20170ada-f610-433b-8758-%012u\",\"event\":\"media\","
-                       "\"media\":{\"track\":\"%s\",\"timestamp\":\"%llu\",\"chunk\":%u,\"payload\":\"",
+        uint32_t number = (call->heard.first + call->sent + track * (pool_count / 2)) % pool_count;
+        size_t size, length;
+        size = sprintf(text, "{\"sequenceNumber\":%u,\"streamId\":\"20170ada-f610-433b-8758-%012u\",\"event\":"
+                       "\"media\",\"media\":{\"track\":\"%s\",\"timestamp\":\"%llu\",\"chunk\":%u,\"payload\":\"",
                        (unsigned)(call->sent * option.tracks + track + 1), call->id, names[track],
                        1778597597091ULL + 20ULL * call->sent, call->sent + 1);
         memcpy(text + size, media + number * option.media_length, option.media_length);
         size += option.media_length;
         size += sprintf(text + size, "\"},\"extra_headers\":\"{}\"}");
-        uint8_t *from = build_frame(one, TEXT, size, call->mask, &whole);
-        memcpy(to, from, whole);
-        to += whole;
+        uint8_t *from = build_frame(one, TEXT, size, call->mask, &length);
+        memcpy(to, from, length);
+        to += length;
     }
     call->sent_at[call->sent++ % RING] = at;
     transmit(&call->carrier, room, to - room);
@@ -120,12 +109,15 @@ static void connect_one(void) {
     call->id = next_id++;
     uint32_t seed = call->id * 2654435761u + 0x9E3779B9u;
     memcpy(call->mask, &seed, 4);
-    /* The fraction of a frame at which the call sends: multiples of the golden ratio fill an interval evenly at any number. */
-    call->phase = (int64_t)((call->id * 0.6180339887498949 - (uint32_t)(call->id * 0.6180339887498949)) * FRAME_NS);
+    call->heard.first = call->id * 1031 % pool_count;
+    /* When in the 20 ms the call sends: multiples of the golden ratio fill an interval evenly at any number. */
+    double turns = call->id * 0.6180339887498949;
+    call->phase = (int64_t)((turns - (uint32_t)turns) * FRAME_NS);
     call->acked = (option.held + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
     struct conn *conn = &call->carrier;
     *conn = (struct conn){ .kind = CARRIER, .call = call };
-    if ((conn->fd = socket(AF_INET, SOCK_STREAM, 0)) < 0 || connect(conn->fd, (void *)&bridge, sizeof bridge)) fail("connect");
+    conn->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (conn->fd < 0 || connect(conn->fd, (void *)&bridge, sizeof bridge)) fail("connect");
     adopt(conn, as_client);
     watch(conn, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD);
 }
@@ -147,67 +139,13 @@ static void start_call(struct call *call) {
 
 /* ---- EkaScribe ---- */
 
-static uint32_t hash(const uint8_t *block) {
-    uint64_t word;
-    memcpy(&word, block + BLOCK / 2, 8);
-    return (uint32_t)((word * 0x9E3779B97F4A7C15ULL) >> 40) & found_mask;
-}
-
-static void index_blocks(void) {
-    for (found_mask = 1; found_mask < 4 * block_count; found_mask *= 2);
-    found = calloc(found_mask--, sizeof *found);
-    for (uint32_t i = 0; i < block_count; i++) {
-        uint32_t at = hash(blocks + (size_t)i * BLOCK);
-        while (found[at]) at = (at + 1) & found_mask;
-        found[at] = i + 1;
-    }
-}
-
-/* Alike: for bridges whose resampler is another one, what differs may have a fifth of the energy. */
-static int alike(const uint8_t *a, const uint8_t *b) {
-    double energy = 1, other = 0;
-    for (int i = 0; i < BLOCK; i += 2) {
-        int16_t x, y;
-        memcpy(&x, a + i, 2);
-        memcpy(&y, b + i, 2);
-        energy += (double)x * x;
-        other += (double)(x - y) * (x - y);
-    }
-    return other < energy / 5;
-}
-
-static void check(struct call *call, const uint8_t *block) {
-    const uint8_t *due = blocks + (size_t)place(call, call->block) * BLOCK;
-    if (option.exact ? !memcmp(block, due, BLOCK) : alike(due, block)) { call->block++; return; }
-    for (uint32_t at = hash(block); found[at]; at = (at + 1) & found_mask)
-        if (!memcmp(block, blocks + (size_t)(found[at] - 1) * BLOCK, BLOCK)) {
-            int64_t ahead = ((int64_t)found[at] - 1 - place(call, call->block) + block_count) % block_count;
-            int64_t behind = block_count - ahead;
-            if (call->block + ahead < call->sent) { wrong.lost += ahead; call->block += ahead + 1; }
-            else if (behind <= call->block) wrong.doubled++;
-            else { wrong.foreign++; call->block++; }
-            return;
-        }
-    wrong.damaged++;
-    call->block++;
-}
-
 static void audio(struct call *call, const uint8_t *pcm, size_t size) {
-    call->bytes += size;
-    while (size) {
-        if (!call->fill && size >= BLOCK) { check(call, pcm); pcm += BLOCK; size -= BLOCK; continue; }
-        size_t take = size < BLOCK - call->fill ? size : BLOCK - call->fill;
-        memcpy(call->partial + call->fill, pcm, take);
-        call->fill += take;
-        pcm += take;
-        size -= take;
-        if (call->fill == BLOCK) { call->fill = 0; check(call, call->partial); }
-    }
-    uint32_t newest = (call->bytes / 2 + option.held + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
+    hear(&call->heard, pcm, size, call->sent);
+    uint32_t newest = (call->heard.bytes / 2 + option.held + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
     if (newest > call->sent) newest = call->sent;
     if (newest > call->acked) {
-        if (newest <= call->sent) note(&latencies, &latency_count, &latency_room, now() - call->sent_at[(newest - 1) % RING]);
         call->acked = newest;
+        note(&latencies, &latency_count, &latency_room, now() - call->sent_at[(newest - 1) % RING]);
     }
     while (saturating && call->sent < call->acked + option.window) send_frame(call);
 }
@@ -273,9 +211,12 @@ static void readable(struct conn *conn) {
         if (got < 0) return;
         if (!got) { closed(conn); return; }
         size += got;
-        while (conn->state != CLOSED &&
-               (n = conn->state == HTTP ? take_head(conn, data + done, size - done) : take_frame(conn, data + done, size - done)))
+        while (conn->state != CLOSED) {
+            uint8_t *next = data + done;
+            n = conn->state == HTTP ? take_head(conn, next, size - done) : take_frame(conn, next, size - done);
+            if (!n) break;
             done += n;
+        }
         if (conn->state == CLOSED) return;
         if (size - done > READ_SIZE) { wrong.broken++; closed(conn); return; }
         if (size - done > conn->left_size && !(conn->left = realloc(conn->left, size - done))) fail("memory");
@@ -362,13 +303,13 @@ static void report(uint64_t before, double seconds, double busy, double drained)
             waiting += calls[i]->sent - calls[i]->acked - option.window + 1;
     qsort(latencies, latency_count, sizeof *latencies, by_value);
     qsort(lateness, late_count, sizeof *lateness, by_value);
-    printf("{\"frames\": %llu, \"seconds\": %.6f, \"drain_s\": %.6f, \"messages\": %zu, \"p50_ms\": %.4f, \"p99_ms\": %.4f, "
-           "\"p999_ms\": %.4f, \"max_ms\": %.4f, \"generator\": %.4f, \"late_p99_ms\": %.4f, \"waiting\": %llu, "
-           "\"closed\": %u, \"wrong\": %llu}\n",
-           (unsigned long long)((all_sent() - before) * option.tracks), seconds, drained, latency_count,
+    printf("{\"frames\": %llu, \"seconds\": %.6f, \"drain_s\": %.6f, \"messages\": %zu, ",
+           (unsigned long long)((all_sent() - before) * option.tracks), seconds, drained, latency_count);
+    printf("\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"p999_ms\": %.4f, \"max_ms\": %.4f, ",
            quantile(latencies, latency_count, .5), quantile(latencies, latency_count, .99),
-           quantile(latencies, latency_count, .999), quantile(latencies, latency_count, 1), busy,
-           quantile(lateness, late_count, .99), (unsigned long long)waiting, ended,
+           quantile(latencies, latency_count, .999), quantile(latencies, latency_count, 1));
+    printf("\"generator\": %.4f, \"late_p99_ms\": %.4f, \"waiting\": %llu, \"closed\": %u, \"wrong\": %llu}\n",
+           busy, quantile(lateness, late_count, .99), (unsigned long long)waiting, ended,
            (unsigned long long)(wrong.lost + wrong.doubled + wrong.foreign + wrong.damaged + wrong.broken));
     latency_count = late_count = 0;
 }
@@ -395,9 +336,9 @@ static void run(double seconds, int saturated) {
         unsigned next = 0;
         int64_t round = begun;
         while (call_count && round < end) {
-            int64_t due = round + order[next]->phase;
-            if ((at = now()) < due) { turn(due - at); continue; }
-            note(&lateness, &late_count, &late_room, at - due);
+            int64_t moment = round + order[next]->phase;
+            if ((at = now()) < moment) { turn(moment - at); continue; }
+            note(&lateness, &late_count, &late_room, at - moment);
             if (!order[next]->ended) send_frame(order[next]);
             if (++next == call_count) { next = 0; round += FRAME_NS; }
             if (next % 64 == 0) turn(0);  /* where sending is late, reading still has its turn */
@@ -426,16 +367,12 @@ static void stop(void) {
     for (unsigned i = 0; i < call_count; i++)
         if (calls[i]->carrier.state == OPEN) say(&calls[i]->carrier, TEXT, text, sizeof text - 1);
     while (ended < call_count && now() < limit) turn(100000000);
-    for (unsigned i = 0; i < call_count; i++) {
-        struct call *call = calls[i];
-        size_t whole = (size_t)call->sent * BLOCK, have = (size_t)call->block * BLOCK + call->fill;
-        const uint8_t *due = blocks + (size_t)place(call, call->block) * BLOCK;
-        if (have + option.slack * 2 < whole || have > whole || (option.exact && memcmp(call->partial, due, call->fill))) cut++;
-    }
-    printf("{\"frames\": %llu, \"lost\": %llu, \"doubled\": %llu, \"foreign\": %llu, \"damaged\": %llu, \"broken\": %llu, "
-           "\"cut\": %llu, \"early\": %u, \"unended\": %u}\n", (unsigned long long)frames, (unsigned long long)wrong.lost,
-           (unsigned long long)wrong.doubled, (unsigned long long)wrong.foreign, (unsigned long long)wrong.damaged,
-           (unsigned long long)wrong.broken, (unsigned long long)cut, early, call_count - ended);
+    for (unsigned i = 0; i < call_count; i++) cut += !whole(&calls[i]->heard, calls[i]->sent, option.slack);
+    printf("{\"frames\": %llu, \"lost\": %llu, \"doubled\": %llu, \"foreign\": %llu, \"damaged\": %llu, ",
+           (unsigned long long)frames, (unsigned long long)wrong.lost, (unsigned long long)wrong.doubled,
+           (unsigned long long)wrong.foreign, (unsigned long long)wrong.damaged);
+    printf("\"broken\": %llu, \"cut\": %llu, \"early\": %u, \"unended\": %u}\n", (unsigned long long)wrong.broken,
+           (unsigned long long)cut, early, call_count - ended);
     for (unsigned i = 0; i < call_count; i++) {
         closed(&calls[i]->carrier);
         if (calls[i]->eka) { closed(calls[i]->eka); free(calls[i]->eka); }
@@ -461,10 +398,17 @@ static const void *map(const char *path, size_t *size) {
 static void set(const char *word) {
     char name[32], text[512] = "";
     if (sscanf(word, "%31[^=]=%511s", name, text) != 2) { fprintf(stderr, "load: %s?\n", word); exit(2); }
-    size_t *const numbers[] = { &option.media_length, &option.held, &option.window, &option.tracks, &option.exact, &option.slack };
-    static const char *const names[] = { "media_length", "held", "window", "tracks", "exact", "slack" };
-    for (unsigned i = 0; i < 6; i++) if (!strcmp(name, names[i])) { *numbers[i] = strtoul(text, NULL, 10); return; }
-    if (!strcmp(name, "encoding")) snprintf(option.encoding, sizeof option.encoding, "%.31s", text);
+    static const struct { const char *name; size_t *value; } numbers[] = {
+        { "media_length", &option.media_length }, { "held", &option.held }, { "window", &option.window },
+        { "tracks", &option.tracks }, { "slack", &option.slack },
+    };
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (!strcmp(name, numbers[i].name)) {
+            *numbers[i].value = strtoul(text, NULL, 10);
+            return;
+        }
+    if (!strcmp(name, "exact")) exact = atoi(text);
+    else if (!strcmp(name, "encoding")) snprintf(option.encoding, sizeof option.encoding, "%.31s", text);
     else if (!strcmp(name, "cert")) strcpy(option.cert, text);
     else if (!strcmp(name, "key")) strcpy(option.key, text);
     else { fprintf(stderr, "load: %s?\n", word); exit(2); }
@@ -482,13 +426,16 @@ int main(int argc, char **argv) {
     struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t here_size = sizeof here;
     size_t size, media_size;
+    const uint8_t *blocks;
     if (argc < 3) return 2;
     for (int i = 3; i < argc; i++) set(argv[i]);
     media = map(argv[1], &media_size);
     blocks = map(argv[2], &size);
-    block_count = size / BLOCK;
-    if (media_size != block_count * option.media_length) { fprintf(stderr, "load: media and blocks differ\n"); return 2; }
-    index_blocks();
+    index_pool(blocks, size / BLOCK);
+    if (media_size != pool_count * option.media_length) {
+        fprintf(stderr, "load: media and blocks differ\n");
+        return 2;
+    }
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
     epoll_fd = epoll_create1(0);

@@ -1,4 +1,4 @@
-"""What is measured of a bridge.  Each function is one run of one bridge, in a process of its own; each returns a record.
+"""What is measured of a bridge.  Each function is one run of one bridge, in a process of its own, and returns a record.
 
     saturated   64 calls, in each the next frame as soon as the last has come through: processor time per frame
     paced       real time: processor time per frame (waking up included), latency
@@ -15,6 +15,7 @@ import shutil
 import signal
 import ssl
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,12 +195,12 @@ def memory(row: Row, few: int = 100, many: int = 400, seconds: float = 2.0) -> R
     return Record("memory", row.name, many, kib_per_call=pss, rss_kib_per_call=rss, faults=verdict.faults)
 
 
-def pause(row: Row, calls: int = 100, seconds: float = 1.0) -> Record:
+def pause(row: Row, calls: int = 100, seconds: float = 1.0, around_s: float = 1.0) -> Record:
     """Stop the process under load and let it go on; nothing may be missing."""
     with running(row) as run:
         run.open(calls)
-        with _stopped(run, after_s=1.0, seconds=seconds):
-            window = run.load.paced(2.0 + seconds)
+        with _stopped(run, around_s, seconds):
+            window = run.load.paced(around_s + seconds + around_s)
         verdict = run.load.stop()
     seen = Record("pause", row.name, calls, frames=window.frames, max_ms=window.max_ms, waiting=window.waiting)
     seen.faults = verdict.faults
@@ -208,8 +209,6 @@ def pause(row: Row, calls: int = 100, seconds: float = 1.0) -> Record:
 
 @contextmanager
 def _stopped(run: Run, after_s: float, seconds: float) -> Iterator[None]:
-    import threading
-
     def act() -> None:
         time.sleep(after_s)
         run.server.process.send_signal(signal.SIGSTOP)

@@ -4,7 +4,6 @@
  *     opcode   size   size, longer   mask    payload
  */
 
-#define _GNU_SOURCE
 #include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <stdint.h>

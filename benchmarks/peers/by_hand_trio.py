@@ -1,6 +1,6 @@
 """``by_hand.py`` on Trio: the same with ``websockets.trio``.
 
-    python by_hand_trio.py EKA_URL       prints its own port
+python by_hand_trio.py EKA_URL       prints its own port
 """
 
 from __future__ import annotations

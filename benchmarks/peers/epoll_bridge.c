@@ -2,8 +2,8 @@
  *
  *     epoll_bridge EKA_PORT [null]       prints its own port
  *
- * With ``null`` it looks at nothing and answers every media message with 20 ms of silence: as many frames as this passes,
- * the load can produce and check.
+ * With ``null`` it looks at nothing and answers every media message with 20 ms of silence: as many frames as this
+ * passes, the load can produce and check.
  */
 
 #include "sockets.h"
@@ -153,7 +153,7 @@ int main(int argc, char **argv) {
                 continue;
             }
             while ((fd = accept(listener.fd, NULL, NULL)) >= 0) {
-                struct call *call = calloc(1, sizeof *call);  /* never freed: a bridge lives as long as its calls here */
+                struct call *call = calloc(1, sizeof *call);  /* never freed: a run is short */
                 if (!call) fail("memory");
                 call->carrier = (struct conn){ .fd = fd, .kind = CARRIER, .state = HTTP, .call = call };
                 call->eka.state = CLOSED;

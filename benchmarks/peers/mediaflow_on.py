@@ -1,6 +1,6 @@
 """``mediaflow run`` on a backend that the command line does not offer: stock asyncio, or Trio.
 
-    python mediaflow_on.py asyncio|trio FILE
+python mediaflow_on.py asyncio|trio FILE
 """
 
 from __future__ import annotations

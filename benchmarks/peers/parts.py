@@ -1,12 +1,13 @@
 """mediaflow's own parts, wired by hand: what the YAML, the graph, the session, the edge and the ledger cost on top.
 
-    python parts.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints `listens at` and its address
+python parts.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints `listens at` and its address
 """
 
 from __future__ import annotations
 
 import ssl
 import sys
+from functools import partial
 
 import anyio
 import uvloop  # noqa: F401 (what the backend is asked for below)
@@ -62,4 +63,5 @@ async def main(eka_url: str, certificate: str = "", key: str = "", authority: st
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:], backend="asyncio", backend_options={"use_uvloop": True})
+    _, *words = sys.argv
+    anyio.run(partial(main, *words), backend="asyncio", backend_options={"use_uvloop": True})

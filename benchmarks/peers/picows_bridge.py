@@ -1,6 +1,6 @@
 """``by_hand.py`` with picows in the place of ``websockets``: a callback per frame, and no task.
 
-    python picows_bridge.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints its own port
+python picows_bridge.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints its own port
 """
 
 from __future__ import annotations
