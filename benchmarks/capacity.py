@@ -57,7 +57,9 @@ means that nothing of this happened.
 Latency runs from the sending of the newest frame in a message to the message. It has neither the delay of a filter in
 it (4.5 ms at 16 kHz) nor the time for which a message is being filled; both are the same at every load. `load late`
 says by how much the load itself was late: latencies below that are not to be told apart. A ramp that ends where the
-load's core is full shows the load's limit, not the bridge's.
+load's core is full shows the load's limit, not the bridge's. `others on it` is the share of the time for which the
+bridge could have run and something else had its core: where that is not near nothing, the machine was not quiet, and
+latencies and numbers of calls say little. The shares of a ramp are those of its last step.
 
 """
 

@@ -86,7 +86,6 @@ class Options(NamedTuple):
     window: int
     tracks: int
     encoding: str
-    exact: bool = True
     slack: int = 0
     certificate: Path | None = None
     key: Path | None = None
@@ -142,7 +141,6 @@ def running(options: Options) -> Iterator[Generator]:
         "window": options.window,
         "tracks": options.tracks,
         "encoding": options.encoding,
-        "exact": int(options.exact),
         "slack": options.slack,
     }
     if options.certificate is not None:

@@ -407,8 +407,7 @@ static void set(const char *word) {
             *numbers[i].value = strtoul(text, NULL, 10);
             return;
         }
-    if (!strcmp(name, "exact")) exact = atoi(text);
-    else if (!strcmp(name, "encoding")) snprintf(option.encoding, sizeof option.encoding, "%.31s", text);
+    if (!strcmp(name, "encoding")) snprintf(option.encoding, sizeof option.encoding, "%.31s", text);
     else if (!strcmp(name, "cert")) strcpy(option.cert, text);
     else if (!strcmp(name, "key")) strcpy(option.key, text);
     else { fprintf(stderr, "load: %s?\n", word); exit(2); }

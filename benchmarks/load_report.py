@@ -13,6 +13,9 @@ from .rows import BY_HAND, C_EPOLL, JSON_ROW, MEDIAFLOW, ROWS
 
 Figure = Callable[[Record], float | None]
 
+SHARES: tuple[Figure, ...] = (lambda r: r.core, lambda r: r.others, lambda r: r.generator)
+SHARE_HEADS = ("its core", "others on it", "load's core")
+
 PEER_NAMES = (BY_HAND, "picows", "Node ws", C_EPOLL)
 
 
@@ -49,7 +52,8 @@ def line(record: Record) -> str:
     """Say in a line what a run showed."""
     parts = [f"{record.mode + (' wss' if record.tls else ''):14} {record.row:34} {record.calls:5} calls"]
     if record.us_per_frame is not None:
-        parts.append(f"{record.us_per_frame:7.1f} µs/frame, core {record.core:4.0%}, load {record.generator:4.0%}")
+        parts.append(f"{record.us_per_frame:7.1f} µs/frame, core {record.core:4.0%}, others {record.others:3.0%}, ")
+        parts[-1] += f"load {record.generator:4.0%}"
     if record.p99_ms is not None:
         parts.append(f"p50 {record.p50_ms:.2f} p99 {record.p99_ms:.2f} p99.9 {record.p999_ms:.2f} ms")
     if record.kib_per_call is not None:
@@ -113,14 +117,11 @@ def _cost(document: Document, mode: str, title: str, tls: bool) -> Table:
                     _number(cost, 1),
                     _number(cost and 1e6 / cost, 0),
                     _number(ratio(records, by_hand, us_per_frame), 2),
-                    _percent(median(records, lambda record: record.core)),
-                    _percent(median(records, lambda record: record.generator)),
+                    *(_percent(median(records, figure)) for figure in SHARES),
                     _faults(records),
                 ]
             )
-    return Table(
-        title, ("bridge", "CPU µs/frame", "frames/s/core", "÷ by hand", "its core", "load's core", "blocks"), found
-    )
+    return Table(title, ("bridge", "CPU µs/frame", "frames/s/core", "÷ by hand", *SHARE_HEADS, "blocks"), found)
 
 
 def _latency(document: Document, calls: int) -> Table:
@@ -150,12 +151,11 @@ def _ramp(document: Document) -> Table:
                 str(most or "-"),
                 _number(most / by_hand if most and by_hand else None, 2),
                 "not reached" if passed(last) else f"{last.calls} calls: p99 {_number(last.p99_ms, 1)} ms",
-                _percent(last.core),
-                _percent(last.generator),
+                *(_percent(figure(last)) for figure in SHARES),
                 _faults(records),
             ]
         )
-    head = ("bridge", "calls", "÷ by hand", "limit", "its core there", "load's core there", "blocks")
+    head = ("bridge", "calls", "÷ by hand", "limit", *SHARE_HEADS, "blocks")
     return Table(f"Ramp: calls in real time with p99 ≤ {LIMIT_MS:g} ms", head, found)
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -189,6 +189,16 @@ class Server(NamedTuple):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def kept_waiting_s(self) -> float:
+        """Return for how long its threads could have run and others had the core, in seconds."""
+        total = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                total += int((task / "schedstat").read_text().split()[1])
+            except OSError:  # a thread that has ended meanwhile
+                continue
+        return total / 1e9
+
     def memory_kib(self) -> dict[str, int]:
         """Return its memory: ``Pss`` (what it shares counted in part) and ``Rss``."""
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
@@ -196,7 +206,7 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def started(row: Row, place: Place, env: Mapping[str, str] | None = None, verbose: bool = False) -> Iterator[Server]:
+def started(row: Row, place: Place) -> Iterator[Server]:
     """Run a bridge on its core until left; raise RuntimeError if it does not start, or if ours does not end well."""
     variables = {
         "VOBIZ_LISTEN": f"{'wss' if place.tls else 'ws'}://127.0.0.1:0{row.path}",
@@ -212,9 +222,9 @@ def started(row: Row, place: Place, env: Mapping[str, str] | None = None, verbos
         process = subprocess.Popen(
             ["taskset", "-c", str(CORE), *row.command(place)],
             cwd=place.folder,
-            env={**os.environ, **variables, **(env or {})},
+            env={**os.environ, **variables},
             stdout=subprocess.PIPE,
-            stderr=None if verbose else errors,
+            stderr=errors,
             text=True,
         )
     assert process.stdout is not None

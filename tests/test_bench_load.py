@@ -91,7 +91,7 @@ def document(*records: Record) -> Document:
 
 def runs(row: str, *costs: float) -> list[Record]:
     """Return saturated runs of a bridge."""
-    return [Record("saturated", row, 64, us_per_frame=cost, core=1.0, generator=0.5) for cost in costs]
+    return [Record("saturated", row, 64, us_per_frame=cost, core=1.0, others=0.0, generator=0.5) for cost in costs]
 
 
 def test_ratios_are_those_within_a_round() -> None:
