@@ -1,7 +1,7 @@
 # make demo    a call from a simulated carrier to a local EkaScribe, in real time (SPEED=max: as fast as it goes)
 # make test    everything that CI runs: checks, then the tests on every Python that is here
 # make check   lint, types, layers
-# make bench   the benchmarks
+# make bench   the compiled core beside its peers; make bench-load: how many calls one core carries (half an hour)
 # make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
@@ -12,9 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
-SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
-.PHONY: demo test check bench debug sanitize system peers others clean
+.PHONY: demo test check bench bench-load debug sanitize system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -35,7 +35,10 @@ check: $(VENV)/.development
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.development
-	$(BIN)/python -m benchmarks
+	$(BIN)/mediaflow bench dsp
+
+bench-load: $(VENV)/.development system peers
+	$(BIN)/mediaflow bench load
 
 # The compiled core once more, in a place of its own, and its tests on that.
 CORE_TESTS := tests/dsp -q -m 'not slow' -p no:cacheprovider --deselect tests/dsp/test_levels.py
