@@ -161,8 +161,8 @@ class _Sound:
             return ""
         encoding = _ENCODING[reading]
         self._votes[encoding] += 1
-        (first, most), *others = self._votes.most_common()
-        if most - sum(votes for _, votes in others) < VOTES:
+        ((first, most),) = self._votes.most_common(1)
+        if 2 * most - self._votes.total() < VOTES:  # that many more than all others
             return ""
         self.settled = True
         return "" if first == self._encoding else f"sounds-like-{first}"
@@ -231,7 +231,7 @@ class WireTruth:
     """Listens to the beginning of a call and tells what is not as its format says."""
 
     def __init__(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
-        self._format = format
+        self._format, self._sample_bytes = format, format.sample_bytes
         self._sounds = {track: _Sound(format) for track in tracks}
         self._clocks = {track: _Clock(format) for track in tracks}
         self._twins = _Twins() if len(tracks) > 1 else None
@@ -247,12 +247,12 @@ class WireTruth:
         self._left -= 1
         found = []
         if (clock := self._clocks.get(track)) is not None:
-            if code := clock.tick(len(data) // self._format.sample_bytes, timestamp_ms):
+            if code := clock.tick(len(data) // self._sample_bytes, timestamp_ms):
                 found.append(self._rate(track, code))
             if clock.settled:
                 del self._clocks[track]
         sound = self._sounds.get(track)
-        if (sound is None and self._twins is None) or len(set(data)) < _DISTINCT:
+        if (sound is None and self._twins is None) or not dsp.varied(data, _DISTINCT):
             return found
         if sound is not None:
             if code := sound.hear(data):
