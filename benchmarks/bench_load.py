@@ -17,10 +17,18 @@ import msgspec
 from . import load_report, machine, modes, stages
 from .load_report import Document
 from .modes import Record
-from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NULL, ROWS, SHIPPED_ROW, Row
+from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NODE_MODULES, NULL, PIPECAT_PYTHON, ROWS, SHIPPED_ROW, Row
 
 ROUNDS = 3
 PACKAGES = ("mediaflow", "websockets", "uvloop", "msgspec", "anyio", "trio", "picows", "aiofastnet", "audioop-lts")
+PROGRAMS = {
+    "gcc": ("gcc", "-dumpfullversion"),
+    "node": ("node", "--version"),
+    "ws": ("node", "-p", f"require('{NODE_MODULES}/ws/package.json').version"),
+    "pipecat": (str(PIPECAT_PYTHON), "-c", "from importlib.metadata import version; print(version('pipecat-ai'))"),
+}
+"""What is not of this Python, and what says its version."""
+
 STEPS = (0.1, 0.25, 0.4, 0.5, 0.6, *(n / 20 for n in range(14, 31)))
 """The numbers of calls of a ramp, as parts of what the processor time of a saturated bridge would allow."""
 
@@ -31,7 +39,10 @@ say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=Tru
 
 
 def present(wanted: Sequence[str] = ()) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows that can run, and what the others lack."""
+    """Return the rows that can run, and what the others lack; exit with a message for a name that none has."""
+    unknown = set(wanted) - set(ROWS)
+    if unknown:
+        sys.exit(f"no bridge is named {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     chosen = [row for row in ROWS.values() if not wanted or row.name in wanted]
     lacking = {row.name: row.missing() for row in chosen if row.missing()}
     return [row for row in chosen if row.name not in lacking], lacking
@@ -85,11 +96,11 @@ MODES = {
 def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) -> Document:
     """Run what is wanted, or everything; say on standard error how it goes."""
     chosen, lacking = present(row_names)
-    programs = {"node": machine.program("node", "--version"), "gcc": machine.program("gcc", "--version")}
+    programs = {name: said for name, command in PROGRAMS.items() if (said := machine.program(*command))}
     document = Document(
         machine.processor(),
         f"{platform.system()} {platform.release()}",
-        machine.versions(PACKAGES) | {name: text for name, text in programs.items() if text},
+        machine.versions(PACKAGES) | programs,
         lacking,
         rounds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from conftest import Needs
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import capacity, load_report, modes  # noqa: E402 (behind an installed mediaflow)
+from benchmarks import bench_load, capacity, load_report, modes  # noqa: E402 (behind an installed mediaflow)
 from benchmarks.load_report import Document  # noqa: E402
 from benchmarks.modes import Record  # noqa: E402
 from benchmarks.rows import PIPECAT, ROWS, Row  # noqa: E402
@@ -83,6 +84,29 @@ def test_a_stopped_process_loses_nothing(needs: Needs) -> None:
     assert (record.faults, record.waiting) == ({}, 0)
     assert record.max_ms is not None
     assert record.max_ms > 400
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_document() -> None:
+    """What is asked for is measured, the rest left out, and the JSON is what the page is made of."""
+    command = [sys.executable, "-m", "mediaflow", "bench", "load", "--mode", "stages", "--rounds", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    found = msgspec.json.decode(done.stdout, type=Document)
+    assert not found.records
+    assert found.stages["no stages"] > 0
+    assert "## What a stage costs" in capacity.render(found)
+
+
+def test_a_bridge_that_is_none() -> None:
+    """A name with a slip is told, beside those that there are."""
+    with pytest.raises(SystemExit, match=r"no bridge is named by hnad; there are mediaflow.*by hand"):
+        bench_load.present(["by hnad"])
+
+
+def test_the_document_is_read_as_it_was_written() -> None:
+    """A record in each line is JSON all the same."""
+    told = document(*runs("mediaflow", 5, 6), Record("pause", "by hand", 100, faults={"lost": 1}))
+    assert msgspec.json.decode(bench_load.dump(told), type=Document) == told
 
 
 def document(*records: Record) -> Document:
