@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import load_report
+from . import load_report, modes
 from .load_report import Document
 from .rows import LIMIT_MS, ROWS
 
@@ -34,7 +34,7 @@ HEAD = """\
 How many calls one core carries, and what a frame costs, beside bridges that do less. This page is written by
 `mediaflow bench load --page` from `docs/capacity.json`, which is what `mediaflow bench load --json` printed.
 
-{machine}; {system}. {versions}. Not installed: {missing}. Rounds: {rounds}.
+{machine}; {system}. {versions}. Not installed: {missing}. Rounds: {rounds}. {quiet}
 
 ## How it is measured
 
@@ -77,8 +77,15 @@ NOT_MEASURED = """\
 """
 
 
+QUIET = "The bridges had their core to themselves."
+DISTURBED = """\
+**The machine was not quiet**: for {others:.0%} of the time a bridge could have run and something else had its core. Ratios
+of processor time bear that; latencies and numbers of calls do not, and are compared with no goal where it was so."""
+
+
 def render(document: Document) -> str:
     """Return the page."""
+    others = load_report.median(document.records, lambda record: record.others) or 0.0
     *measured, goals = load_report.tables(document)
     parts = [
         HEAD.format(
@@ -87,6 +94,7 @@ def render(document: Document) -> str:
             versions=", ".join(f"{name} {number}" for name, number in document.versions.items()),
             missing=", ".join(document.missing) or "nothing",
             rounds=document.rounds,
+            quiet=QUIET if others < modes.DISTURBED else DISTURBED.format(others=others),
         ),
         f"## {goals.title}\n\n{load_report.markdown(goals)}\n",
         f"## Calls and latency\n\n![p99 over the number of calls]({PICTURE})\n",

@@ -145,6 +145,13 @@ def test_a_ramp_counts_what_was_carried(broken: dict[str, object], calls: int) -
     assert load_report.carried(document(*steps, last), "mediaflow") == calls
 
 
+def test_others_end_a_ramp() -> None:
+    """Where something else had the core, the number of calls is not known, and no goal is judged by it."""
+    ramp = [Record("ramp", "mediaflow", 100, p99_ms=1.0), Record("ramp", "mediaflow", 200, p99_ms=90.0, others=0.5)]
+    assert load_report.carried(document(*ramp), "mediaflow") is None
+    assert "200 calls: others" in load_report.text(document(*ramp, *runs("by hand", 10)))
+
+
 def test_the_capacity_page_is_up_to_date() -> None:
     """docs/capacity.md is what `mediaflow bench load --page` writes."""
     data = (ROOT / "docs" / capacity.DATA).read_bytes()
