@@ -79,8 +79,9 @@ NOT_MEASURED = """\
 
 QUIET = "The bridges had their core to themselves."
 DISTURBED = """\
-**The machine was not quiet**: for {others:.0%} of the time a bridge could have run and something else had its core. Ratios
-of processor time bear that; latencies and numbers of calls do not, and are compared with no goal where it was so."""
+**The machine was not quiet**: for {others:.0%} of the time a bridge could have run and something else had its core.
+Ratios of processor time bear that; latencies and numbers of calls do not, and are compared with no goal where it was
+so."""
 
 
 def render(document: Document) -> str:
