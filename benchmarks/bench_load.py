@@ -86,15 +86,15 @@ def _pause(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
 MODES = {
     "saturated": _saturated,
     "wss": _wss,
-    "paced": _paced,
-    "ramp": _ramp,
     "memory": _memory,
     "pause": _pause,
+    "paced": _paced,
+    "ramp": _ramp,
 }
 
 
 def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) -> Document:
-    """Run what is wanted, or everything; say on standard error how it goes."""
+    """Run what is wanted, or everything; say on standard error how it goes.  Ctrl-C ends it with what there is."""
     chosen, lacking = present(row_names)
     programs = {name: said for name, command in PROGRAMS.items() if (said := machine.program(*command))}
     document = Document(
@@ -104,14 +104,17 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) ->
         lacking,
         rounds,
     )
-    for name, run in MODES.items():
-        if mode_names and name not in mode_names:
-            continue
-        for record in run(chosen, rounds):
-            document.records.append(record)
-            say(load_report.line(record))
-    if not mode_names or "stages" in mode_names:
-        document.stages = stages.measure(5 * rounds)
+    try:
+        if not mode_names or "stages" in mode_names:
+            document.stages = stages.measure(5 * rounds)
+        for name, run in MODES.items():
+            if mode_names and name not in mode_names:
+                continue
+            for record in run(chosen, rounds):
+                document.records.append(record)
+                say(load_report.line(record))
+    except KeyboardInterrupt:
+        say("interrupted: what follows is what there is")
     return document
 
 
