@@ -14,7 +14,7 @@ HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
 SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
-.PHONY: demo test check bench bench-load debug sanitize system peers others clean
+.PHONY: demo test check bench bench-load pipecat debug sanitize system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -36,6 +36,11 @@ check: $(VENV)/.development
 
 bench: $(VENV)/.development
 	$(BIN)/mediaflow bench dsp
+
+# A peer of the load with many packages, in an environment of its own; the load goes without it where it is not there.
+pipecat:
+	$(PYTHON) -m venv build/pipecat
+	build/pipecat/bin/pip install -q 'pipecat-ai[websocket]>=1.14' uvicorn websockets
 
 bench-load: $(VENV)/.development system peers
 	$(BIN)/mediaflow bench load

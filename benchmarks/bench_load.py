@@ -17,10 +17,18 @@ import msgspec
 from . import load_report, machine, modes, stages
 from .load_report import Document
 from .modes import Record
-from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NULL, ROWS, SHIPPED_ROW, Row
+from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NODE_MODULES, NULL, PIPECAT_PYTHON, ROWS, SHIPPED_ROW, Row
 
 ROUNDS = 3
 PACKAGES = ("mediaflow", "websockets", "uvloop", "msgspec", "anyio", "trio", "picows", "aiofastnet", "audioop-lts")
+PROGRAMS = {
+    "gcc": ("gcc", "-dumpfullversion"),
+    "node": ("node", "--version"),
+    "ws": ("node", "-p", f"require('{NODE_MODULES}/ws/package.json').version"),
+    "pipecat": (str(PIPECAT_PYTHON), "-c", "from importlib.metadata import version; print(version('pipecat-ai'))"),
+}
+"""What is not of this Python, and what says its version."""
+
 STEPS = (0.1, 0.25, 0.4, 0.5, 0.6, *(n / 20 for n in range(14, 31)))
 """The numbers of calls of a ramp, as parts of what the processor time of a saturated bridge would allow."""
 
@@ -31,7 +39,10 @@ say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=Tru
 
 
 def present(wanted: Sequence[str] = ()) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows that can run, and what the others lack."""
+    """Return the rows that can run, and what the others lack; exit with a message for a name that none has."""
+    unknown = set(wanted) - set(ROWS)
+    if unknown:
+        sys.exit(f"no bridge is named {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     chosen = [row for row in ROWS.values() if not wanted or row.name in wanted]
     lacking = {row.name: row.missing() for row in chosen if row.missing()}
     return [row for row in chosen if row.name not in lacking], lacking
@@ -39,7 +50,7 @@ def present(wanted: Sequence[str] = ()) -> tuple[list[Row], dict[str, str]]:
 
 def _saturated(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
     for _ in range(rounds):
-        yield from (modes.saturated(row) for row in chosen if row.name != SHIPPED_ROW)
+        yield from (modes.saturated(row) for row in chosen if row.exact and row.name != SHIPPED_ROW)
 
 
 def _wss(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
@@ -58,7 +69,7 @@ def _ramp(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
     for row in chosen:
         if row.name in (SHIPPED_ROW, JSON_ROW):
             continue
-        cost = modes.saturated(row, 1.0).us_per_frame
+        cost = (modes.saturated(row, 1.0) if row.exact else modes.paced(row, 2.0, calls=50)).us_per_frame
         assert cost is not None
         most = 1e6 / (FRAMES_S * cost)
         yield from modes.ramp(row, [max(10, round(most * step / 10) * 10) for step in STEPS])
@@ -75,33 +86,43 @@ def _pause(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
 MODES = {
     "saturated": _saturated,
     "wss": _wss,
-    "paced": _paced,
-    "ramp": _ramp,
     "memory": _memory,
     "pause": _pause,
+    "paced": _paced,
+    "ramp": _ramp,
 }
 
 
 def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) -> Document:
-    """Run what is wanted, or everything; say on standard error how it goes."""
+    """Run what is wanted, or everything; say on standard error how it goes.  Ctrl-C ends it with what there is."""
     chosen, lacking = present(row_names)
-    programs = {"node": machine.program("node", "--version"), "gcc": machine.program("gcc", "--version")}
+    programs = {name: said for name, command in PROGRAMS.items() if (said := machine.program(*command))}
     document = Document(
         machine.processor(),
         f"{platform.system()} {platform.release()}",
-        machine.versions(PACKAGES) | {name: text for name, text in programs.items() if text},
+        machine.versions(PACKAGES) | programs,
         lacking,
         rounds,
     )
-    for name, run in MODES.items():
-        if mode_names and name not in mode_names:
-            continue
-        for record in run(chosen, rounds):
-            document.records.append(record)
-            say(load_report.line(record))
-    if not mode_names or "stages" in mode_names:
-        document.stages = stages.measure(5 * rounds)
+    try:
+        if not mode_names or "stages" in mode_names:
+            document.stages = stages.measure(5 * rounds)
+        for name, run in MODES.items():
+            if mode_names and name not in mode_names:
+                continue
+            for record in run(chosen, rounds):
+                document.records.append(record)
+                say(load_report.line(record))
+    except KeyboardInterrupt:
+        say("interrupted: what follows is what there is")
     return document
+
+
+def dump(document: Document) -> str:
+    """Write JSON with a record in each line, so that two runs can be compared."""
+    records = ",\n".join(msgspec.json.encode(record).decode() for record in document.records)
+    whole = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(document, records=[])), indent=1).decode()
+    return whole.replace('"records": []', f'"records": [\n{records}\n ]')
 
 
 def main(
@@ -113,7 +134,7 @@ def main(
         return 1
     document = measure(rounds, mode_names, row_names)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
+        print(dump(document))
     else:
         print(load_report.text(document))
     return int(any(record.faults for record in document.records if ROWS[record.row].ours))

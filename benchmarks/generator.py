@@ -87,6 +87,7 @@ class Options(NamedTuple):
     tracks: int
     encoding: str
     slack: int = 0
+    exact: bool = True
     certificate: Path | None = None
     key: Path | None = None
 
@@ -142,6 +143,7 @@ def running(options: Options) -> Iterator[Generator]:
         "tracks": options.tracks,
         "encoding": options.encoding,
         "slack": options.slack,
+        "exact": int(options.exact),
     }
     if options.certificate is not None:
         words |= {"cert": str(options.certificate), "key": str(options.key)}

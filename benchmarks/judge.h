@@ -26,6 +26,7 @@ struct heard {
 static struct { uint64_t lost, doubled, foreign, damaged, broken; } wrong;
 static const uint8_t *pool;
 static uint32_t pool_count, *found, found_mask;  /* a hash table of block numbers + 1 */
+static size_t exact = 1;
 
 static uint32_t hash(const uint8_t *block) {
     uint64_t word;
@@ -49,8 +50,21 @@ static const uint8_t *due(const struct heard *heard) {
     return pool + (size_t)((heard->first + heard->block) % pool_count) * BLOCK;
 }
 
+/* For bridges with a filter of their own: what differs from ours may have a fifth of the energy. */
+static int alike(const uint8_t *a, const uint8_t *b) {
+    double energy = 1, other = 0;
+    for (int i = 0; i < BLOCK; i += 2) {
+        int16_t x, y;
+        memcpy(&x, a + i, 2);
+        memcpy(&y, b + i, 2);
+        energy += (double)x * x;
+        other += (double)(x - y) * (x - y);
+    }
+    return other < energy / 5;
+}
+
 static void judge(struct heard *heard, const uint8_t *block, uint32_t sent) {
-    if (!memcmp(block, due(heard), BLOCK)) {
+    if (exact ? !memcmp(block, due(heard), BLOCK) : alike(due(heard), block)) {
         heard->block++;
         return;
     }
@@ -100,5 +114,5 @@ static void hear(struct heard *heard, const uint8_t *pcm, size_t size, uint32_t 
 /* Say whether a call is as long as it must be; a resampler may keep ``slack`` samples at its end. */
 static int whole(const struct heard *heard, uint32_t sent, size_t slack) {
     size_t must = (size_t)sent * BLOCK, is = (size_t)heard->block * BLOCK + heard->fill;
-    return is <= must && is + 2 * slack >= must && !memcmp(heard->partial, due(heard), heard->fill);
+    return is <= must && is + 2 * slack >= must && (!exact || !memcmp(heard->partial, due(heard), heard->fill));
 }

@@ -400,7 +400,7 @@ static void set(const char *word) {
     if (sscanf(word, "%31[^=]=%511s", name, text) != 2) { fprintf(stderr, "load: %s?\n", word); exit(2); }
     static const struct { const char *name; size_t *value; } numbers[] = {
         { "media_length", &option.media_length }, { "held", &option.held }, { "window", &option.window },
-        { "tracks", &option.tracks }, { "slack", &option.slack },
+        { "tracks", &option.tracks }, { "slack", &option.slack }, { "exact", &exact },
     };
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!strcmp(name, numbers[i].name)) {

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from .modes import LIMIT_MS, Record, passed
-from .rows import BY_HAND, C_EPOLL, JSON_ROW, MEDIAFLOW, ROWS
+from .modes import DISTURBED, Record, passed
+from .rows import BY_HAND, C_EPOLL, JSON_ROW, LIMIT_MS, MEDIAFLOW, PIPECAT, ROWS
 
 Figure = Callable[[Record], float | None]
 
@@ -83,10 +83,21 @@ def p99(record: Record) -> float | None:
     return record.p99_ms
 
 
+def quiet_p99(record: Record) -> float | None:
+    """Return p99 where the bridge had its core to itself: elsewhere it says more of the others."""
+    return None if disturbed(record) else record.p99_ms
+
+
+def disturbed(record: Record) -> bool:
+    return (record.others or 0) >= DISTURBED
+
+
 def carried(document: Document, row: str) -> int | None:
-    """Return the largest number of calls of the ramps that were carried in time."""
-    numbers = [record.calls for record in document.of("ramp", row) if passed(record)]
-    return max(numbers) if numbers else None
+    """Return the largest number of calls of a ramp that was carried in time; None where others ended the ramp."""
+    records = document.of("ramp", row)
+    if records and not passed(records[-1]) and disturbed(records[-1]):
+        return None
+    return max((record.calls for record in records if passed(record)), default=None)
 
 
 def tables(document: Document) -> list[Table]:
@@ -150,13 +161,19 @@ def _ramp(document: Document) -> Table:
                 name,
                 str(most or "-"),
                 _number(most / by_hand if most and by_hand else None, 2),
-                "not reached" if passed(last) else f"{last.calls} calls: p99 {_number(last.p99_ms, 1)} ms",
+                _limit(last),
                 *(_percent(figure(last)) for figure in SHARES),
                 _faults(records),
             ]
         )
     head = ("bridge", "calls", "÷ by hand", "limit", *SHARE_HEADS, "blocks")
     return Table(f"Ramp: calls in real time with p99 ≤ {LIMIT_MS:g} ms", head, found)
+
+
+def _limit(last: Record) -> str:
+    if passed(last):
+        return "not reached"
+    return f"{last.calls} calls: " + ("others" if disturbed(last) else f"p99 {_number(last.p99_ms, 1)} ms")
 
 
 def _memory(document: Document) -> Table:
@@ -199,14 +216,14 @@ def goals(document: Document) -> Table:
     for peer, most in zip(PEER_NAMES, (0.40, 0.80, 0.70, 1.6), strict=True):
         cost = ratio(ours, document.of("saturated", peer), us_per_frame)
         add(f"CPU per frame, saturated, to {peer}", f"≤ {most:.2f} ×", cost, lambda x, most=most: x <= most)  # type: ignore[misc]
-    for peer, least in zip((*PEER_NAMES[:3], "Pipecat"), (2.3, 1.0, 1.3, 7.0), strict=True):
-        theirs = carried(document, peer) if peer in ROWS else None
+    for peer, least in zip((*PEER_NAMES[:3], PIPECAT), (2.3, 1.0, 1.3, 7.0), strict=True):
+        theirs = carried(document, peer)
         more = calls / theirs if calls and theirs else None
         add(f"calls with p99 ≤ {LIMIT_MS:g} ms, to {peer}", f"≥ {least:.1f} ×", more, lambda x, least=least: x >= least)  # type: ignore[misc]
     add(f"calls with p99 ≤ {LIMIT_MS:g} ms", "≥ 1300", calls, lambda x: x >= 1300, "")
-    hundred = ratio(document.of("paced", MEDIAFLOW, calls=100), document.of("paced", C_EPOLL, calls=100), p99)
+    hundred = ratio(document.of("paced", MEDIAFLOW, calls=100), document.of("paced", C_EPOLL, calls=100), quiet_p99)
     add("p99 at 100 calls, to C epoll", "≤ 1.20 ×", hundred, lambda x: x <= 1.2)
-    thousand = median(document.of("paced", MEDIAFLOW, calls=1000), p99)
+    thousand = median(document.of("paced", MEDIAFLOW, calls=1000), quiet_p99)
     add("p99 at 1000 calls", "≤ 5 ms", thousand, lambda x: x <= 5, "ms")
     secure = document.of("saturated", MEDIAFLOW, tls=True)
     add(

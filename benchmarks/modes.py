@@ -27,10 +27,7 @@ import msgspec
 
 from . import blocks, eka_rest, generator
 from .generator import Generator, Options
-from .rows import FRAME_MS, JSON_ROW, Place, Row, Server, Tls, started
-
-LIMIT_MS = 20.0
-"""A bridge carries as many calls as it carries with a p99 below this."""
+from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
 
 DISTURBED, TRIES = 0.02, 3
 """A step of a ramp that failed is tried again if others had more than this share of the bridge's core."""
@@ -119,6 +116,7 @@ def running(row: Row, tls: bool = False) -> Iterator[Run]:
             tracks,
             encoding,
             slack=row.slack,
+            exact=row.exact,
             certificate=made and made.certificate,
             key=made and made.key,
         )
@@ -140,10 +138,10 @@ def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Rec
     before, waited = run.server.cpu_s(), run.server.kept_waiting_s()
     window = play(seconds)
     used = run.server.cpu_s() - before
-    record.others = (run.server.kept_waiting_s() - waited) / (window.seconds + window.drain_s)
+    record.others = round((run.server.kept_waiting_s() - waited) / (window.seconds + window.drain_s), 4)
     record.frames = window.frames
-    record.us_per_frame = 1e6 * used / window.frames
-    record.core = used / (window.seconds + window.drain_s)
+    record.us_per_frame = round(1e6 * used / window.frames, 3)
+    record.core = round(used / (window.seconds + window.drain_s), 4)
     record.p50_ms, record.p99_ms, record.p999_ms = window.p50_ms, window.p99_ms, window.p999_ms
     record.generator, record.late_ms, record.waiting = window.generator, window.late_p99_ms, window.waiting
     so_far = {"wrong": window.wrong, "closed": window.closed}
@@ -191,7 +189,7 @@ def ramp(row: Row, numbers: Sequence[int], seconds: float = 3.0) -> list[Record]
 
 def passed(record: Record) -> bool:
     """Say whether a step of a ramp was carried in time and without loss."""
-    return not record.faults and not record.waiting and (record.p99_ms or 0) <= LIMIT_MS
+    return not record.faults and not record.waiting and (record.p99_ms or 0) <= ROWS[record.row].limit_ms
 
 
 def memory(row: Row, few: int = 100, many: int = 400, seconds: float = 2.0) -> Record:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from mediaflow import Secret
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 
 from . import blocks
@@ -32,6 +32,15 @@ CORE = 0
 """The core of the bridge."""
 
 FRAME_MS = 20
+
+LIMIT_MS = 20.0
+"""A bridge carries as many calls as it carries with a p99 of at most this."""
+
+PIPECAT_PYTHON = ROOT / "build" / "pipecat" / "bin" / "python"
+"""It has 50 packages of its own, so it lives in an environment of its own: `make pipecat`."""
+
+PIPECAT_BURST_MS = 150.0
+"""Its resampler hands audio on about every 100 ms."""
 
 
 class Tls(NamedTuple):
@@ -67,13 +76,16 @@ class Row(NamedTuple):
     convert: blocks.Convert
     modules: tuple[str, ...] = ()
     """What must be installed."""
-    node: bool = False
+    programs: tuple[Path, ...] = ()
     path: str = "/"
     held: int = 0
     slack: int = 0
     message_ms: int = FRAME_MS
     tls: bool = False
     """Whether it knows TLS."""
+    exact: bool = True
+    """Whether every byte is known.  If not, blocks have to be alike, and it is measured in real time only."""
+    limit_ms: float = LIMIT_MS
     port: str = r"^(\d+)$"
     """What its first line says."""
 
@@ -84,8 +96,7 @@ class Row(NamedTuple):
     def missing(self) -> str:
         """Say what is not installed, or nothing."""
         lacking = [module for module in self.modules if find_spec(module) is None]
-        if self.node and not (shutil.which("node") and (NODE_MODULES / "ws").is_dir()):
-            lacking.append("node with ws (`make peers`)")
+        lacking += [str(file.relative_to(ROOT)) for file in self.programs if not file.exists()]
         return ", ".join(lacking)
 
 
@@ -149,6 +160,7 @@ MEDIAFLOW = "mediaflow"
 SHIPPED_ROW = "mediaflow as shipped"
 JSON_ROW = "mediaflow json, two tracks of L16"
 BY_HAND = "by hand"
+PIPECAT = "Pipecat"
 C_EPOLL = "C epoll"
 NULL = "null"
 
@@ -158,7 +170,7 @@ ROWS = {
         _mediaflow(MEDIAFLOW, lambda place: [*RUN, pipeline(place, PER_FRAME)], module="uvloop"),
         _mediaflow("mediaflow asyncio", _on("asyncio")),
         _mediaflow("mediaflow trio", _on("trio"), module="trio"),
-        _mediaflow(SHIPPED_ROW, lambda place: [*RUN, pipeline(place)], EkaRaw(token="x").message_ms),  # type: ignore[arg-type]
+        _mediaflow(SHIPPED_ROW, lambda place: [*RUN, pipeline(place)], EkaRaw(token=Secret("bench")).message_ms),
         _mediaflow(JSON_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME, IN_JSON, LITTLE_ENDIAN)]),
         _mediaflow("mediaflow's parts", _python("parts.py")),
         _by_hand(BY_HAND, "by_hand.py", "uvloop"),
@@ -168,9 +180,19 @@ ROWS = {
             "Node ws",
             lambda place: ["node", str(PEERS / "node_bridge.js"), place.eka_url, *place.tls_words],
             "linear",
-            node=True,
+            programs=(NODE_MODULES / "ws",),
             slack=1,
             tls=True,
+        ),
+        Row(
+            PIPECAT,
+            lambda place: [str(PIPECAT_PYTHON), str(PEERS / "pipecat_bridge.py"), place.eka_url],
+            "filtered",
+            programs=(PIPECAT_PYTHON,),
+            message_ms=160,
+            slack=blocks.RATE_OUT * 150 // 1000,
+            exact=False,
+            limit_ms=PIPECAT_BURST_MS,
         ),
         Row(C_EPOLL, _c, "linear", slack=1),
         Row(NULL, lambda place: [*_c(place), "null"], "nothing"),
@@ -235,7 +257,7 @@ def started(row: Row, place: Place) -> Iterator[Server]:
         yield Server(process, int(found[1]))
     finally:
         process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM if row.ours else signal.SIGKILL)  # of the peers nothing is wanted any more
         process.communicate(timeout=60)
     if row.ours and process.returncode != 0 and "parts" not in row.name:
         raise RuntimeError(f"{row.name} ended with {process.returncode}:\n{log.read_text()[-2000:]}")

@@ -11,6 +11,8 @@ import click
 
 ROOT = Path(__file__).parents[2]
 
+MODES = ("saturated", "wss", "paced", "ramp", "memory", "pause", "stages")
+
 
 def _module(name: str) -> Any:
     if not (ROOT / "benchmarks").is_dir():
@@ -40,8 +42,8 @@ def dsp(as_json: bool, rounds: int, quality: bool, pictures: bool) -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--rounds", default=3, show_default=True, help="Rounds in which the bridges take turns.")
-@click.option("--mode", "modes", multiple=True, help="Only this: saturated, wss, paced, ramp, memory, pause, stages.")
-@click.option("--row", "rows", multiple=True, help="Only this bridge, by its name in the table.")
+@click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="Only this; may be given again.")
+@click.option("--row", "rows", multiple=True, help="Only this bridge; may be given again.")
 @click.option("--page", is_flag=True, help="Write docs/capacity.md and its picture from docs/capacity.json instead.")
 def load(as_json: bool, rounds: int, modes: tuple[str, ...], rows: tuple[str, ...], page: bool) -> None:
     """Measure how many calls one core carries.  Everything takes about half an hour; nothing else should run."""
