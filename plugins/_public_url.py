@@ -46,9 +46,16 @@ async def examine(public_url: str, address: Address, certificate: control.Certif
     findings = [Finding(True, f"{host} is {', '.join(sorted({str(each[4][0]) for each in found}))}")]
     if not secure:
         findings.append(Finding(None, "public_url is not https://, which Vobiz wants", "end TLS in a proxy"))
-    findings.append(await _connect(host, port, secure))
-    if findings[-1].ok is not False:
-        findings.append(await _identify(public_url, address, certificate))
+    # Before anybody is asked: where no proxy stands between, the public port is this one.
+    try:
+        async with _answering(address, certificate) as ours:
+            findings.append(await _connect(host, port, secure))
+            if findings[-1].ok is not False:
+                findings.append(await _identify(public_url.rstrip("/"), address, ours))
+    except SourceError as error:
+        findings.append(
+            Finding(None, f"who answers at {host} was not asked: {error}", "start the pipeline, and ask again")
+        )
     return findings
 
 
@@ -77,14 +84,10 @@ async def _connect(host: str, port: int, secure: bool) -> Finding:
     )
 
 
-async def _identify(public_url: str, address: Address, certificate: control.Certificate | None) -> Finding:
+async def _identify(public_url: str, address: Address, ours: str) -> Finding:
     """Compare who answers at the public address with who answers here."""
-    at = f"{public_url.rstrip('/')}/healthz"
-    try:
-        async with _answering(address, certificate) as ours:
-            status, theirs = await _instance(public_url.rstrip("/"), http.default_tls())
-    except SourceError as error:
-        return Finding(None, f"who answers at {at} was not asked: {error}", "start the pipeline, and ask again")
+    at = f"{public_url}/healthz"
+    status, theirs = await _instance(public_url, http.default_tls())
     if theirs == ours:
         return Finding(True, f"{at} leads to us")
     if theirs:

@@ -103,6 +103,14 @@ async def test_it_leads_to_us_before_the_pipeline_runs() -> None:
             assert who == Finding(True, f"{url}/healthz leads to us")
 
 
+async def test_without_a_proxy_it_is_ours() -> None:
+    """A public address that is the control address itself is answered while it is asked."""
+    address = free()
+    found = await examine(address.url(address.port), address, None)
+    assert [finding.ok for finding in found] == [True, None, True, True]
+    assert found[-1].text.endswith("leads to us")
+
+
 async def test_it_leads_to_the_pipeline_that_runs() -> None:
     """Who answers at the control address is asked, and is the one that answers outside."""
     address, engine = free(), RecordingEngine()
