@@ -140,6 +140,9 @@ class Engine(Protocol):
 class Source(Component, frozen=True):
     """Where streams come from."""
 
+    emits: ClassVar[tuple[type[Event], ...]] = ()
+    """Events that its streams may bring, so that a transform may need them."""
+
     @abstractmethod
     def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:
         """Yield every format, with its tracks, that a stream of this source may have, as far as it is known before."""
@@ -172,7 +175,7 @@ class Transform(Component, frozen=True):
     """A step that works on each track by itself."""
 
     needs: ClassVar[tuple[type[Event], ...]] = ()
-    """Events that some transform before this one has to make."""
+    """Events that the source, or some transform before this one, has to make."""
 
     emits: ClassVar[tuple[type[Event], ...]] = ()
     """Events that this one makes."""

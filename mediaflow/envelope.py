@@ -27,6 +27,7 @@ takes both, and whatever lies between: keys in camelCase or snake_case, numbers 
     checkpoint     streamId, name                                                 Checkpoint
     clearAudio     streamId                                                       ClearAudio
     stop           streamId                                                       Stop
+    media, mark, clear (to other carriers)                                        Media, Played, ClearAudio
     us → EkaScribe
     start          start{mediaFormat{encoding, sampleRate: integer}}              EkaStart
     media          media{payload}                                                 Media
@@ -103,7 +104,7 @@ class Dtmf(msgspec.Struct, frozen=True):
 
 
 class Played(msgspec.Struct, frozen=True):
-    """The audio before the checkpoint ``name`` was played."""
+    """The audio before the checkpoint ``name`` was played; to most carriers also the wish to be told so."""
 
     name: str
 
@@ -398,6 +399,7 @@ _READERS: dict[str, _Reader] = {  # and ``start``, which is read by a dialect
     "playaudio": _play_audio,
     "checkpoint": lambda top: Checkpoint(top.text("streamid"), top.text("name")),
     "clearaudio": lambda top: ClearAudio(top.text("streamid")),
+    "clear": lambda top: ClearAudio(top.text("streamsid")),
 }
 _EKA_READERS: dict[str, _Reader] = {"start": _eka_start, "media": _media, "stop": _stop}
 

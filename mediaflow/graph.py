@@ -155,7 +155,7 @@ class _Walk:
         self._pipeline = pipeline
         self._giver = "the source"
         self._place: Place = ()
-        self._events: set[type[Event]] = set()
+        self._events: set[type[Event]] = set(pipeline.source.emits)
         self._problems: list[Problem] = []
 
     @contextmanager

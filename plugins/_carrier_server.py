@@ -28,7 +28,21 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Meta
 
-from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, tls, websocket
+from mediaflow import (
+    AudioFormat,
+    Dtmf,
+    Engine,
+    Finding,
+    Gap,
+    Secret,
+    Source,
+    SourceError,
+    WireAlarm,
+    WireError,
+    envelope,
+    tls,
+    websocket,
+)
 from mediaflow.dialects import Dialect
 from mediaflow.envelope import Media, MediaError, Start
 from mediaflow.ordered_session import Order
@@ -65,6 +79,8 @@ class Desk(Protocol):
 
 class CarrierSource(Source, frozen=True):
     """What the sources of carriers share: the options and the server."""
+
+    emits = (Dtmf, Gap, WireAlarm)
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/media"
     secret: Annotated[Secret | None, Meta(description="last part of the path; required beyond loopback")] = None

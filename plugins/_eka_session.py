@@ -35,6 +35,7 @@ import msgspec
 from msgspec import Meta
 
 from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
+from mediaflow.eka import webhook
 from mediaflow.websocket import Address
 
 from ._eka_relay import Part, Relay
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 ABORT_S = 5.0
 """How long each step of an end by exception may take."""
+
+CLOCK_S, WRONG_S = 3.0, 60.0
+"""How far clocks may differ: less is the time that an answer takes, more is a third of what signatures bear."""
 
 DISCOVERY_S = 2.0
 """How long a call waits to hear what the service can do; it goes on without."""
@@ -123,6 +127,10 @@ class EkaSink(Sink, frozen=True):
                 yield Finding(False, f"{error.code}: {error}", "look at base_url and at the network")
                 return
             yield Finding(True, f"the service answers at {urlsplit(self.base_url).netloc}")
+            with suppress(SinkError):
+                ahead = await client.clock_ahead()
+                if ahead is not None:
+                    yield _clock(ahead)
             try:
                 known = {template.id for template in await client.templates()}
             except SinkError as error:
@@ -225,6 +233,14 @@ class EkaSink(Sink, frozen=True):
         outcome = {"status": status, "result": str(path)}
         errors = state.body.get("processing_errors")
         return outcome | ({"processing_errors": errors} if errors else {})
+
+
+def _clock(ahead: float) -> Finding:
+    if abs(ahead) <= CLOCK_S:
+        return Finding(True, f"the clock agrees with the service's to within {CLOCK_S:g} s")
+    text = f"the clock of this machine is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the service's"
+    hint = f"set it by NTP: webhooks are refused from {webhook.TOLERANCE_S:g} s on, and times in records are wrong"
+    return Finding(False if abs(ahead) > WRONG_S else None, text, hint)
 
 
 def is_loopback(parts: SplitResult) -> bool:

@@ -381,15 +381,16 @@ class _Caller(Writer):
         except WireError as error:
             self._counts[error.code] += 1
             return
-        if isinstance(message, envelope.PlayAudio):
+        if isinstance(message, envelope.PlayAudio | envelope.Media):
             self._counts["play_audio"] += 1
             self._counts["play_audio_bytes"] += len(message.payload)
-        elif isinstance(message, envelope.Checkpoint):
+        elif isinstance(message, envelope.Checkpoint | envelope.Played):  # Twilio's mark is its own echo
             self._counts["checkpoint"] += 1
             await self._socket.send(self._carrier.played(self._sequence, message.name))
         elif isinstance(message, envelope.ClearAudio):
             self._counts["clear_audio"] += 1
-            await self._socket.send(envelope.build_cleared(self._stream_id))
+            if self._dialect.verbs[2] == "clearAudio":
+                await self._socket.send(envelope.build_cleared(self._stream_id))
         elif isinstance(message, envelope.Stop):
             self._counts["stop"] += 1
             if self._failure is None:

@@ -25,6 +25,7 @@ from mediaflow.config import Pipeline, Place
 from mediaflow.delivery.account import Join, Rate
 from mediaflow.graph import Misfit, check, plan
 from mediaflow_plugins.sink_disk import Disk
+from mediaflow_plugins.source_vobiz import Vobiz
 from mediaflow_plugins.transform_alaw_decode import AlawDecode
 from mediaflow_plugins.transform_energy_vad import EnergyVad
 from mediaflow_plugins.transform_mix import Mix
@@ -50,6 +51,12 @@ class Brings(Source, frozen=True, kw_only=True):
         return self.what
 
     async def serve(self, engine: Engine) -> None: ...
+
+
+class Rings(Brings, frozen=True, kw_only=True):
+    """Brings key events along."""
+
+    emits = (Dtmf,)
 
 
 class Picky(Sink, frozen=True, kw_only=True):
@@ -285,3 +292,11 @@ def test_a_component_that_breaks_is_named() -> None:
     assert (
         problem.text == "transforms[0] breaks: broke while formats were compared: ZeroDivisionError: division by zero"
     )
+
+
+def test_a_source_may_bring_what_a_transform_needs() -> None:
+    """What the source says that it emits is there from the first step on, and only that."""
+    assert check(pipeline(NeedsKeys(), source=Rings(what=[(MULAW, ONE)])))
+    with pytest.raises(ConfigError, match="needs Dtmf events, which nothing before it makes"):
+        check(pipeline(NeedsKeys(), source=Brings(what=[(MULAW, ONE)])))
+    assert check(pipeline(NeedsKeys(), source=Vobiz()))

@@ -143,6 +143,10 @@ class EkaClient:
             service.discovery_ends = anyio.current_time() + DISCOVERY_S
         return service.discovery
 
+    async def clock_ahead(self) -> float | None:
+        """Ask by how many seconds the service's clock is ahead of ours; None where it does not say."""
+        return http.clock_ahead(await send(self._http, "GET", DISCOVERY, None, {}))
+
     async def create(self, request: SessionRequest) -> Session:
         """Create a session."""
         reply = await self._request("POST", SESSIONS, request.body())

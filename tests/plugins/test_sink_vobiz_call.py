@@ -31,6 +31,7 @@ from mediaflow import (
     envelope,
     websocket,
 )
+from mediaflow.dialects import DIALECTS, Name
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow.websocket import Address, Closed, WebSocket
 from mediaflow_plugins import sink_vobiz_call
@@ -169,6 +170,36 @@ async def test_a_call_of_another_carrier(dialect: str, first: list[str], size: i
     assert [int(number) for number in numbers if number is not None] == list(
         range(0 if dialect == "plivo" else 1, len(numbers) if dialect != "plivo" else len(numbers) - 1)
     )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "echo"),
+    [
+        ("plivo", {"event": "playedStream", "name": "n"}),
+        ("twilio", {"event": "mark", "mark": {"name": "n"}}),
+        ("telnyx", {"event": "mark", "mark": {"name": "n"}}),
+    ],
+)
+async def test_an_app_is_obeyed_in_its_carrier_s_words(dialect: Name, echo: dict[str, Any]) -> None:
+    """Audio is counted, a mark comes back, and clearing is answered where the carrier answers it."""
+    heard: list[dict[str, Any]] = []
+
+    async def app(socket: WebSocket) -> None:
+        row = DIALECTS[dialect]
+        for text in (row.build_audio("s", MULAW, bytes(160)), row.build_clear("s"), row.build_mark("s", "n")):
+            await socket.send(text)
+        while not heard or heard[-1]["event"] != echo["event"]:
+            heard.append(json.loads(await socket.recv()))
+        await socket.wait_closed()
+
+    async with _app(app) as url:
+        sink = VobizCall(url=Secret(url), dialect=dialect)
+        async with sink.open(_stream(), MULAW, ("inbound",)) as writer:
+            while not heard or heard[-1]["event"] != echo["event"]:
+                await anyio.lowlevel.checkpoint()
+        assert writer.outcome.items() >= {"play_audio": 1, "checkpoint": 1, "clear_audio": 1}.items()
+    assert heard[-1].items() >= echo.items()
+    assert ("clearedAudio" in [message["event"] for message in heard]) == (dialect == "plivo")
 
 
 async def test_the_clock_follows_the_audio() -> None:
