@@ -31,13 +31,14 @@ from typing import Protocol
 import anyio
 
 from mediaflow import Engine, FormatError, Session, SessionError, Stream, WireError, envelope
-from mediaflow.envelope import Dtmf, Media, MediaError, Start
+from mediaflow.envelope import Cleared, Dtmf, Media, MediaError, Played, Start
 from mediaflow.timeline import IN_ORDER, Place, Timeline
 from mediaflow.websocket import Closed, WebSocket
 from mediaflow.wire_truth import WireTruth
 
 from ._ordered_session import Order, OrderedSession
 from ._reorder import Reorder
+from ._talk_back import Line, TalkBack
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,9 @@ class Call:
         self._lent = anyio.Event()
         self._reading = anyio.CancelScope()
         self._barren = 0
+        self._line: Line | None = None  # where there is something to say, the way to say it
+        if engine.replies and start.tracks in (None, ("inbound",)):
+            self._line = Line(start.dialect, start.format)
 
     def lend(self, link: Link) -> None:
         """Continue with ``link``: the newest socket wins."""
@@ -150,6 +154,8 @@ class Call:
         try:
             async with self._engine.open(self._stream) as session:
                 self._session = session
+                if self._engine.replies:
+                    session.offer(None if self._line is None else TalkBack(line=self._line))
                 for event, facts in self._news:
                     session.note(event, **facts)
                 self._note = session.note
@@ -163,6 +169,7 @@ class Call:
                     raise
                 finally:
                     self.open = False
+                    self._speak_over(None)
                     self._take_late()
                     self._ordered.release()
         except FormatError as error:
@@ -203,9 +210,19 @@ class Call:
                 self._engine.count("reconnected")
                 self._take_late()
                 self._timeline.reconnected(self._dialect.own_clock)
-            if await self._read(self._link):
+            self._speak_over(self._link)
+            over = await self._read(self._link)
+            self._speak_over(None)
+            if over:
                 return
             self._link.release(reason="" if self._next is None else "replaced")
+
+    def _speak_over(self, link: Link | None) -> None:
+        if self._line is not None:
+            if link is None:
+                self._line.disconnect()
+            else:
+                self._line.connect(link.socket, link.start.stream_id)
 
     async def _read(self, link: Link) -> bool:
         """Read one socket to its end; return True if that is the end of the call."""
@@ -299,6 +316,9 @@ class Call:
             self.stopped = self._said_stop = True
         elif isinstance(message, Dtmf):
             self._ordered.press(message.digit, message.track if message.track in self.tracks else self._default_track)
+        elif isinstance(message, Played | Cleared):
+            if self._line is not None:
+                self._line.answer(message)
         elif isinstance(message, Start):
             self._engine.count("duplicate-start")
         elif isinstance(message, envelope.Trouble):

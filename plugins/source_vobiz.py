@@ -40,6 +40,13 @@ class Vobiz(CarrierSource, frozen=True):
     dial: Annotated[str, Meta(description="number that /answer connects the caller to; else the call waits")] = ""
     caller_id: Annotated[str, Meta(description="number of yours that dial shows; needed in India")] = ""
 
+    def check_reply(self) -> None:
+        if self.dial:
+            raise ValueError(
+                "dial connects the caller while a copy of the call comes here, but a stream that is spoken into holds "
+                "the call itself, and the caller would wait alone; leave dial out"
+            )
+
     def schemes(self, address: Address) -> set[str]:
         control = check_control(self, address)
         return {address.scheme, control.scheme} if control else {address.scheme}

@@ -230,6 +230,12 @@ class SinkAccount:
         }
 
 
+def has_failed(account: Mapping[str, Any]) -> bool:
+    """Say whether a call, or what was to be played into it, did not come to its end."""
+    lives = (account, account.get("reply", account))
+    return any(each["status"] in ("failed", "interrupted") for each in lives)
+
+
 def _by_reason(spans: Iterable[Span]) -> dict[str, int]:
     totals: Counter[str] = Counter()
     for span in spans:

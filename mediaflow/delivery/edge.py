@@ -121,6 +121,11 @@ class Edge:
             self.account.confirm(self._writer.delivered)
             self.outcome = dict(self._writer.outcome)
 
+    def stop(self, failure: SinkError) -> None:
+        """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``."""
+        self._give_up(failure)
+        self._scope.cancel()
+
     async def run(self) -> None:
         """Open the sink, feed it until ``close``, finish it, and settle the account.  Raises only if cancelled."""
         reason = "unconfirmed"
