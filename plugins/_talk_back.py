@@ -200,7 +200,8 @@ class _Player(Writer):
             await socket.send(self._line.dialect.build_clear(self._line.stream_id))
             while not self._cleared and not self._deaf and self._line.socket is socket:
                 await self._line.change()
-        self._counts["unanswered_clear"] += scope.cancelled_caught
+        if scope.cancelled_caught:
+            self._counts["unanswered_clear"] += 1
 
     def hear(self, message: Played | Cleared) -> None:
         """Take an answer of the carrier."""

@@ -183,6 +183,11 @@ class SinkAccount:
         self._confirmed = delivered
         self._move(newly, self._delivered)
 
+    @property
+    def is_delivered(self) -> bool:
+        """True if all that was written is delivered."""
+        return not self._written.runs
+
     def close(self, reason: str) -> None:
         """Book everything that is not delivered by now as dropped for ``reason``."""
         self._closed = reason

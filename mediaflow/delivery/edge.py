@@ -122,7 +122,13 @@ class Edge:
             self.outcome = dict(self._writer.outcome)
 
     def stop(self, failure: SinkError) -> None:
-        """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``."""
+        """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``.
+
+        One that has delivered all there is needs no more than to leave, and does so by itself.
+        """
+        self.confirm()
+        if self._closing and not self._queue and self.account.is_delivered:
+            return
         self._give_up(failure)
         self._scope.cancel()
 
