@@ -323,13 +323,14 @@ async def test_a_clear_that_is_not_answered(tmp_path: Path, monkeypatch: pytest.
 
 def _until_ended(runner: Runner) -> None:
     """Wait, from a thread, until the reply of the only call is over."""
-    (session,) = runner.sessions.values()
-    assert session.reply is not None
-    over = session.reply.over
 
     async def wait() -> None:
         with anyio.fail_after(10):
-            await over.wait()
+            while not runner.sessions:  # noqa: ASYNC110 (nobody is told)
+                await anyio.sleep(0.01)
+            (session,) = runner.sessions.values()
+            assert session.reply is not None
+            await session.reply.over.wait()
 
     anyio.from_thread.run(wait)
 
@@ -455,12 +456,8 @@ async def test_a_carrier_that_never_confirms_anything_is_not_talked_to_for_ever(
     monkeypatch.setattr(_talk_back, "UNHEARD_S", 0.3)
     record(tmp_path, voice(20))
 
-    def act(carrier: Carrier) -> None:
-        carrier.hear()
-        _until_ended(runner)
-
     async with answering(tmp_path) as runner:
-        _, account = await carry(runner, act)
+        _, account = await carry(runner, lambda carrier: _until_ended(runner))
     assert set(dropped(account)) == {"unconfirmed"}
     assert account["reply"]["status"] == "failed"
 
@@ -468,9 +465,14 @@ async def test_a_carrier_that_never_confirms_anything_is_not_talked_to_for_ever(
 async def test_a_notice_that_is_gone(tmp_path: Path) -> None:
     """A file that is deleted while the pipeline runs costs the reply and nothing else."""
     record(tmp_path, voice(0.3))
+
+    def act(carrier: Carrier) -> None:
+        carrier.speak(caller()[:1600])
+        _until_ended(runner)
+
     async with answering(tmp_path) as runner:
         (tmp_path / "notice.wav").unlink()
-        carrier, account = await carry(runner, lambda carrier: carrier.speak(caller()[:1600]))
+        carrier, account = await carry(runner, act)
     assert not carrier.heard
     assert account["sinks"][0]["delivered"] == 1600
     assert account["reply"]["status"] == "failed"
