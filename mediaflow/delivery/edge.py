@@ -137,6 +137,7 @@ class Edge:
         reason = "unconfirmed"
         try:
             with self._scope:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # one that was stopped already is not opened
                 async with self._sink.open(self._stream, self._format, self._tracks) as writer:
                     self._writer = writer
                     await self._feed(writer)
