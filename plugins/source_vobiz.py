@@ -29,6 +29,8 @@ class Vobiz(CarrierSource, frozen=True):
     With ``control`` the carrier's other requests are taken too, on a port of their own (``mediaflow[server]``, asyncio
     only): ``/answer`` tells it to stream calls here, ``/status`` and ``/hangup`` take what becomes of them, which moves
     the calls and stands in their accounts.  ``/healthz`` and ``/readyz`` are for a load balancer.
+
+    A pipeline with a ``reply`` speaks into calls whose stream goes both ways, and ``/answer`` asks for such a stream.
     """
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/vobiz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import time
 import warnings
 import wave
@@ -34,6 +35,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.anyio
 
 PLUGINS = plugins.load()
+PEERS = Path(__file__).parents[1] / "peers"
 EPOCH = 1_778_597_597_091
 
 PIPELINE = """
@@ -534,6 +536,28 @@ async def test_a_twilio_call(tmp_path: Path) -> None:
     (account,) = runner.accounts
     assert account["reply"]["status"] == "barge-in"
     assert account["reply"]["sinks"][0]["delivered"] == 8160
+
+
+async def test_we_speak_to_plivo_as_pipecat_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same samples Pipecat's serializer made the same messages, clearing included; ours ask for answers too."""
+    version, *audio, clear = map(json.loads, (PEERS / "pipecat_plivo.jsonl").read_text().splitlines())
+    assert set(version) == {"pipecat-ai"}
+    record(tmp_path, struct.pack("<1440h", *((n * 4099) % 65536 - 32768 for n in range(1440))))
+
+    def play() -> Carrier:
+        carrier = Carrier(runner.url)
+        carrier.started["extra_headers"] = "visit=42"
+        with carrier:
+            carrier.hear_until("checkpoint")
+            carrier.speak(caller())
+            carrier.hear_until("clearAudio")
+            carrier.say(event="clearedAudio", streamId="s1")
+            carrier.stop()
+        return carrier
+
+    async with answering(tmp_path, "media_streams", barge_in=True) as runner:
+        carrier = await run_sync(play)
+    assert [message for message in carrier.heard if message["event"] != "checkpoint"] == [*audio, clear]
 
 
 async def test_an_exotel_call(tmp_path: Path) -> None:
