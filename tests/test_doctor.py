@@ -59,6 +59,8 @@ async def test_what_a_reply_depends_on(tmp_path: Path) -> None:
     from mediaflow import Engine, Register, Source, hookimpl
 
     class Tape(Source, frozen=True):
+        """Play a tape."""
+
         def formats(self) -> list[object]:  # type: ignore[override]
             return []
 

@@ -87,7 +87,7 @@ def test_an_interrupted_call(folder: Path) -> None:
 
 
 def test_a_reply(tmp_path: Path) -> None:
-    """What was played into a call is a row of the call; one that failed ends ``audit`` with 1, though the call is fine."""
+    """What was played into a call is a row of the call; one that failed ends ``audit`` with 1."""
     track = {"received": 800, "concealed": {}, "dropped": {}, "lost": {}}
     sink = {
         "sink": "reply", "sample_rate": 16000, "received": 900, "delivered": 700, "spooled": 0,
