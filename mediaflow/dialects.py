@@ -24,14 +24,15 @@ it.  Another carrier of this family is another row::
     its echo          playedStream    playedStream    mark              mark               mark
     clear             clearAudio      clearAudio      clear             clear              clear
     its answer        clearedAudio    clearedAudio    the marks (e)     the marks (e)      the marks (e)
-    what it plays     as it sends     as it sends     µ-law 8k          PCMU (f)           as it sends
+    what it plays     as it sends (g) as it sends     µ-law 8k          PCMU (f)           as it sends
 
     (a) Telnyx also offers G722, OPUS and AMR-WB, which nothing here decodes: they are refused by name
     (b) with streamId, contentType without a rate, and sampleRate
     (c) multiples of 320 bytes, 3200 to 100 000 of them: shorter ones crackle, longer ones time out
+    (d) so in the examples of its pages; its SDK speaks of ms of the stream.  It matters only where a call comes back
     (e) those not come to are sent back as if they had been, by Twilio's pages; with the other two it is only feared
     (f) unless stream_bidirectional_codec names another, which no message tells
-    (d) so in the examples of its pages; its SDK speaks of ms of the stream.  It matters only where a call comes back
+    (g) L16 least byte first, also where it comes the other way round, as Vobiz's guide for agents says
 
 Vobiz and Plivo send the same ``start``; only Plivo's extra headers tell it from Vobiz, whose are always ``"{}"``.
 A message alone says nothing more, so who has calls from both and cares which is which configures the dialect.

@@ -32,13 +32,11 @@ from . import graph
 from .component import Session, Sink
 from .config import Reply
 from .delivery.edge import Edge
-from .errors import SessionError, SinkError, SourceError
+from .errors import MediaflowError, SessionError, SinkError, SourceError
 from .frame import SpeechStarted, Stream
 from .session import LiveSession
 
 logger = logging.getLogger(__name__)
-
-BARGE_IN, CALL_ENDED = "barge-in", "call-ended"
 
 
 class LiveReply:
@@ -56,7 +54,7 @@ class LiveReply:
         self.over = anyio.Event()
         """Set when it has ended and its account is settled."""
         self._reply, self._call = reply, call
-        self._settled = anyio.Event()  # whether this call can be spoken to
+        self._decided = anyio.Event()  # whether this call can be spoken to
         self._speaker: Sink | None = None
         self._count, self._sink_failed = count, sink_failed
         self._front = anyio.CancelScope()
@@ -69,7 +67,7 @@ class LiveReply:
     async def run(self) -> None:
         """Play to the end, whatever that is.  Raises only if cancelled."""
         try:
-            await self._settled.wait()
+            await self._decided.wait()
             if self._speaker is None:
                 self._error = "this call cannot be spoken to"
             else:
@@ -88,23 +86,17 @@ class LiveReply:
     def offer(self, speaker: Sink | None) -> None:
         """Begin to play into ``speaker``, if the call has not ended."""
         self._speaker = speaker
-        self._settled.set()
+        self._decided.set()
 
     def hear(self, event: SpeechStarted) -> None:
         """Take note that somebody speaks: if it is the caller, a reply that minds is cut off."""
         if self._reply.barge_in and self._session is not None and event.track != "outbound":
-            self.stop(BARGE_IN, "the caller spoke")
+            self._stop("barge-in", "the caller spoke")
 
-    def stop(self, code: str, text: str) -> None:
-        """Cut the reply off, if it still plays, and book the rest of it under ``code``."""
-        if self.over.is_set() or self._stopped:
-            return
-        self._stopped = code
-        if self._session is not None and not self._session.finished.is_set():
-            for edge in self._session.edges:
-                edge.stop(SinkError(code, text))
-        self._front.cancel()
-        self._settled.set()
+    def end(self) -> None:
+        """Take note that the call is over: a reply that still plays is cut off."""
+        self._stop("call-ended", "the call is over")
+        self._decided.set()
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the reply as it stands; without tracks and sinks while nothing has come of it."""
@@ -135,6 +127,16 @@ class LiveReply:
 
     # The rest of its life.
 
+    def _stop(self, code: str, text: str) -> None:
+        """Cut the reply off, if it still plays, and book the rest of it under ``code``."""
+        if self.over.is_set() or self._stopped:
+            return
+        self._stopped = code
+        if self._session is not None and not self._session.finished.is_set():
+            for edge in self._session.edges:
+                edge.stop(SinkError(code, text))
+        self._front.cancel()
+
     async def _serve(self) -> None:
         async with anyio.create_task_group() as self._tasks:
             try:
@@ -145,7 +147,7 @@ class LiveReply:
             except SessionError:
                 pass  # why nobody takes the audio any more is with the sink, or in the session
             except Exception as error:  # the border of the reply: its fault is not the call's
-                self._error = f"{type(error).__name__}: {error}"
+                self._error = str(error) if isinstance(error, MediaflowError) else f"{type(error).__name__}: {error}"
 
     async def _keep(self, session: LiveSession) -> None:
         try:

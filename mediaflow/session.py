@@ -166,7 +166,7 @@ class LiveSession:
         if self._ending:
             return
         if self.reply is not None:
-            self.reply.stop("call-ended", "the call was over")
+            self.reply.end()
         try:
             if not self.broke:
                 self._flush()

@@ -17,7 +17,7 @@ way only ignores all this without a word.  So the last one is waited for no long
 and with ``UNHEARD_S`` of audio unconfirmed the reply is given up.
 
 **Another socket.**  A carrier that connects again has lost what it had not played.  What is not confirmed is sent
-again: nothing is left out, and ``MARK_S + LEAD_S`` at most is heard twice.
+again: nothing is left out, and mostly less than ``MARK_S + LEAD_S`` is heard twice.
 
 **Silencing.**  Cut off, the sink tells the carrier to clear what waits there, and hears for ``CLEAR_S`` at most what
 was played before.  Vobiz and Plivo say when they have cleared; the others send back the marks that they did not come

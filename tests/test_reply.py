@@ -212,6 +212,10 @@ async def _listens(engine: Engine) -> None:
     engine.listening("ws://127.0.0.1:1")
 
 
+async def _crashes(engine: Engine) -> None:
+    raise ZeroDivisionError
+
+
 async def _nothing(engine: Engine) -> None:
     assert not engine.replies
 
@@ -223,13 +227,14 @@ def _break(frame: AudioFrame) -> Any:
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (make_reply(_breaks), "SourceError: the tape is torn"),
-        (make_reply(_comes_twice), "SourceError: its source brings a second stream, and a reply is one"),
-        (make_reply(_listens), "SourceError: its source takes connections, and a reply is one stream"),
+        (make_reply(_breaks), "the tape is torn"),
+        (make_reply(_comes_twice), "its source brings a second stream, and a reply is one"),
+        (make_reply(_listens), "its source takes connections, and a reply is one stream"),
+        (make_reply(_crashes), "ZeroDivisionError: "),
         (make_reply(_nothing), "its source brought no stream"),
         (make_reply(call(NOTICE), Each(work=_break)), "reply.transforms[0] transforms broke: ZeroDivisionError: "),
     ],
-    ids=["breaks", "comes twice", "listens", "nothing", "transform"],
+    ids=["breaks", "comes twice", "listens", "crashes", "nothing", "transform"],
 )
 async def test_a_reply_that_cannot_be_read(reply: Reply, error: str, tmp_path: Path) -> None:
     """Whatever is the matter with its source or its transforms, the call is complete, and the account says it."""

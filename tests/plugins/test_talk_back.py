@@ -74,7 +74,7 @@ class Carrier:
         """Bytes of a second."""
 
     def __enter__(self) -> Carrier:
-        self._connection = connect(self._url, compression=None, proxy=None)
+        self._connection = connect(self._url, compression=None, proxy=None, close_timeout=1)
         self._socket = self._connection.__enter__()
         self.say(**self.started)
         return self
@@ -462,6 +462,24 @@ async def test_a_carrier_that_never_confirms_anything_is_not_talked_to_for_ever(
         _, account = await carry(runner, lambda carrier: _until_ended(runner))
     assert set(dropped(account)) == {"unconfirmed"}
     assert account["reply"]["status"] == "failed"
+
+
+async def test_a_carrier_that_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nothing more goes into its socket the reply has failed; the call, which comes the other way, goes on."""
+    for name, seconds in (("LEAD_S", 1e6), ("UNHEARD_S", 1e6), ("SEND_S", 0.2), ("CLEAR_S", 0.2)):
+        monkeypatch.setattr(_talk_back, name, seconds)  # so that all is sent at once
+    record(tmp_path, bytes(16_000_000), 16_000)
+
+    def act(carrier: Carrier) -> None:
+        _until_ended(runner)
+        carrier.speak(bytes(3200))
+
+    async with answering(tmp_path) as runner:
+        _, account = await carry(runner, act, encoding="audio/x-l16", rate=16_000)
+    assert account["reply"]["status"] == "failed"
+    assert account["reply"]["error"] == "the carrier's socket has taken nothing for 0.2 s"
+    assert set(dropped(account)) == {"stuck"}
+    assert account["sinks"][0]["delivered"] == 1600
 
 
 async def test_a_notice_that_is_gone(tmp_path: Path) -> None:
