@@ -292,6 +292,7 @@ async def test_a_caller_who_speaks_is_not_talked_over(tmp_path: Path) -> None:
         carrier.hear_until("clearAudio")
         carrier.confirm(first)  # it had been played: the carrier says so before it says what it cleared
         carrier.say(event="clearedAudio", streamId="s1")
+        _until_ended(runner)
 
     async with answering(tmp_path, barge_in=True) as runner:
         carrier, account = await carry(runner, act)
@@ -383,6 +384,7 @@ async def test_a_stop_does_not_wait_for_the_reply(tmp_path: Path) -> None:
     (account,) = runner.accounts
     assert (account["status"], account["reply"]["status"]) == ("complete", "call-ended")
     assert account["sinks"][0]["delivered"] == account["sinks"][0]["received"]
+    assert "unanswered_clear" not in account["reply"]["sinks"][0]["outcome"]  # its socket was closed: nothing to say
 
 
 # --- Another socket
@@ -417,6 +419,26 @@ async def test_another_socket_hears_what_the_first_did_not_confirm(tmp_path: Pat
     assert sink["delivered"] == sink["received"] == 12000
     assert sink["outcome"]["reconnected"] == 1
     assert sink["outcome"]["sent_again_ms"] >= 180
+
+
+async def test_an_answer_to_what_another_socket_was_sent(tmp_path: Path) -> None:
+    """What was sent again has to be confirmed again: an old mark confirms nothing."""
+    record(tmp_path, voice(20))
+
+    def play() -> None:
+        with Carrier(runner.url, "s1") as first:
+            old = first.hear_until("checkpoint")
+        with Carrier(runner.url, "s2") as second:
+            second.hear()
+            second.confirm(old)
+            second.stop()
+
+    async with answering(tmp_path) as runner:
+        await run_sync(play)
+        await runner.over(1)
+    (account,) = runner.accounts
+    assert account["reply"]["status"] == "call-ended"
+    assert account["reply"]["sinks"][0]["delivered"] == 0
 
 
 def _until_delivered(runner: Runner, samples: int) -> None:
