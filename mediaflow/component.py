@@ -107,6 +107,12 @@ class Session(Protocol):
     def time(self, track: str = "inbound") -> float:
         """Return the stream time, in seconds, of the next sample of ``track``."""
 
+    def offer(self, speaker: Sink | None) -> None:
+        """Offer a sink that plays into this call, for the reply of the pipeline; None: this call cannot be spoken to.
+
+        It is opened at most once, for a stream of its own, and cut off when the call ends.
+        """
+
     def note(self, name: str, /, **facts: str | int | float) -> None:
         """Put on record that ``name`` happened now, with what is known of it: neither secrets nor numbers of people.
 
@@ -122,12 +128,16 @@ class Engine(Protocol):
     def state(self) -> Path | None:
         """The folder for what has to outlive the process; None where nothing is to be kept."""
 
+    @property
+    def replies(self) -> bool:
+        """True if the pipeline has a reply: each call should be one that can be spoken to, and be offered a speaker."""
+
     def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
         """Open a call.
 
-        Leaving the block ends it, in whatever way it is left: what was pushed flows through and the sinks finish.
-        Raises ``FormatError`` if the pipeline cannot take the stream's format, and ``SessionError`` at the end if every
-        sink has failed, so that a source can tell its peer that nothing is stored.
+        Leaving the block ends it, in whatever way it is left: what was pushed flows through and the sinks finish; a
+        reply that still plays is cut off.  Raises ``FormatError`` if the pipeline cannot take the stream's format, and
+        ``SessionError`` at the end if every sink has failed, so that a source can tell its peer that nothing is stored.
         """
 
     def listening(self, url: str) -> None:
@@ -142,6 +152,15 @@ class Source(Component, frozen=True):
 
     emits: ClassVar[tuple[type[Event], ...]] = ()
     """Events that its streams may bring, so that a transform may need them."""
+
+    listens: ClassVar[bool] = False
+    """True if it takes connections and so may bring any number of streams; such a source cannot be a reply."""
+
+    speaker: ClassVar[Sink | None] = None
+    """What plays into its calls, for checking: like those that calls are offered.  None: they cannot be spoken to."""
+
+    def check_reply(self) -> None:
+        """Raise ValueError if options are in the way of a reply; asked only where the pipeline has one."""
 
     @abstractmethod
     def formats(self) -> Iterable[tuple[AudioFormat, tuple[str, ...]]]:

@@ -22,7 +22,7 @@ import msgspec
 from .component import Component, Joiner, Sink, Source, Transform
 from .document import Document, Place as Place
 from .errors import ConfigError, Problem
-from .option import Settings, Spec, describe, options
+from .option import ReplySettings, Settings, Spec, describe, options
 from .plugins import Found, Kind, Plugins
 
 _PATH = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
@@ -39,6 +39,7 @@ class Pipeline(Settings, frozen=True, kw_only=True):
     sinks: tuple[Sink, ...]
     names: Mapping[Place, str]
     marks: Mapping[Place, tuple[int, int]]
+    reply: Reply | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +53,18 @@ class Pipeline(Settings, frozen=True, kw_only=True):
     def problem(self, place: Place, code: str, text: str, hint: str = "") -> Problem:
         """Return a problem of the component at ``place``."""
         return Problem(self.file, *self.marks[place], code, f"{self.label(place)}: {text}", hint)
+
+
+class Reply(Pipeline, frozen=True, kw_only=True):
+    """What is played into each call: a pipeline within the pipeline, whose one sink is the call.
+
+    Until there is a call, that sink is the ``speaker`` of the pipeline's source.
+    """
+
+    barge_in: bool = False
+
+    def label(self, place: Place) -> str:
+        return "reply" if place[0] == "sinks" else f"reply.{super().label(place)}"
 
 
 def spell(place: Place) -> str:
@@ -84,16 +97,18 @@ class _Builder:
             self._report((), "bad-type", f"a pipeline is a mapping with source and sinks, not {_found(tree)}")
             return None
         specs = options(Settings)
-        self._unknown_keys((), tree, ("source", "transforms", "sinks", *specs), "a pipeline")
+        self._unknown_keys((), tree, ("source", "transforms", "sinks", "reply", *specs), "a pipeline")
         for key in ("source", "sinks"):
             if tree.get(key) is None and (key,) not in self._document.unreadable:
                 self._report((key,), "missing", f"the pipeline has no {key}", f"add `{key}:`")
         source = None if tree.get("source") is None else self._component(("source",), tree["source"], "source")
-        transforms = self._list("transforms", tree.get("transforms"), "transform")
-        sinks = self._list("sinks", tree.get("sinks"), "sink")
+        transforms = self._list(("transforms",), tree.get("transforms"), "transform")
+        sinks = self._list(("sinks",), tree.get("sinks"), "sink")
         if tree.get("sinks") == []:
             self._report(("sinks",), "missing", "the pipeline has no sink", "add `- use: disk`")
         settings = self._options((), tree, Settings, specs)
+        names = dict(self._names)
+        reply = self._reply(tree["reply"], cast("Source | None", source), settings) if "reply" in tree else None
         if self._document.problems:
             return None
         return Pipeline(
@@ -101,19 +116,71 @@ class _Builder:
             source=cast("Source", source),
             transforms=cast("tuple[Transform | Joiner, ...]", tuple(transforms)),
             sinks=cast("tuple[Sink, ...]", tuple(sinks)),
-            names=self._names,
-            marks={place: self._document.marks[place] for place in self._names},
+            names=names,
+            marks={place: self._document.marks[place] for place in names},
+            reply=reply,
             **settings,
         )
 
-    def _list(self, key: str, value: Any, kind: Kind) -> list[Component | None]:
+    def _reply(self, value: Any, caller: Source | None, settings: dict[str, Any]) -> Reply | None:
+        here: Place = ("reply",)
+        if here in self._document.unreadable:
+            return None
+        if not isinstance(value, dict):
+            self._report(here, "bad-type", f"reply is a mapping with source, not {_found(value)}")
+            return None
+        specs = options(ReplySettings)
+        self._unknown_keys(here, value, ("source", "transforms", *specs), "a reply")
+        if value.get("source") is None and (*here, "source") not in self._document.unreadable:
+            self._document.report_key(here, "missing", "the reply has no source", "add `source:` below `reply:`")
+        source = None
+        if value.get("source") is not None:
+            source = cast("Source | None", self._component((*here, "source"), value["source"], "source"))
+        transforms = self._list((*here, "transforms"), value.get("transforms"), "transform")
+        own = self._options(here, value, ReplySettings, specs)
+        self._check_reply(caller, source)
+        if self._document.problems or caller is None or caller.speaker is None:
+            return None
+        names = {place[1:]: name for place, name in self._names.items() if place[0] == "reply"}
+        marks = {place: self._document.marks[(*here, *place)] for place in names}
+        return Reply(
+            file=self._document.file,
+            source=cast("Source", source),
+            transforms=cast("tuple[Transform | Joiner, ...]", tuple(transforms)),
+            sinks=(caller.speaker,),
+            names=names,
+            marks={**marks, ("sinks", 0): self._document.key_marks[here]},
+            **settings,
+            **own,
+        )
+
+    def _check_reply(self, caller: Source | None, source: Source | None) -> None:
+        """Report what the two sources of a pipeline with a reply cannot do."""
+        if source is not None and source.listens:
+            text = f"{self._names[('reply', 'source')]} takes connections; a reply is one stream"
+            self._report(("reply", "source"), "bad-value", f"reply.source: {text}", "play a file, say")
+        if caller is None:
+            return
+        if caller.speaker is None:
+            known = self._plugins.components.values()
+            able = sorted(each.name for each in known if getattr(each.component, "speaker", None) is not None)
+            text = f"the source {self._names[('source',)]} cannot play a reply into its calls"
+            self._document.report_key(("reply",), "bad-value", text, f"these can: {', '.join(able)}")
+            return
+        try:
+            caller.check_reply()
+        except ValueError as error:
+            text = f"with this source {self._names[('source',)]} there can be no reply: {error}"
+            self._document.report_key(("reply",), "bad-value", text)
+
+    def _list(self, place: Place, value: Any, kind: Kind) -> list[Component | None]:
         if value is None:
             return []
         if not isinstance(value, list):
-            hint = f"begin each with a dash: `- use: …` under `{key}:`"
-            self._report((key,), "bad-type", f"{key} is a list, not {_found(value)}", hint)
+            hint = f"begin each with a dash: `- use: …` under `{place[-1]}:`"
+            self._report(place, "bad-type", f"{spell(place)} is a list, not {_found(value)}", hint)
             return []
-        return [self._component((key, index), item, kind) for index, item in enumerate(value)]
+        return [self._component((*place, index), item, kind) for index, item in enumerate(value)]
 
     def _component(self, place: Place, value: Any, kind: Kind) -> Component | None:
         if place in self._document.unreadable:

@@ -23,11 +23,16 @@ it.  Another carrier of this family is another row::
     mark              checkpoint      checkpoint      mark              mark               mark
     its echo          playedStream    playedStream    mark              mark               mark
     clear             clearAudio      clearAudio      clear             clear              clear
+    its answer        clearedAudio    clearedAudio    the marks (e)     the marks (e)      the marks (e)
+    what it plays     as it sends (g) as it sends     µ-law 8k          PCMU (f)           as it sends
 
     (a) Telnyx also offers G722, OPUS and AMR-WB, which nothing here decodes: they are refused by name
     (b) with streamId, contentType without a rate, and sampleRate
     (c) multiples of 320 bytes, 3200 to 100 000 of them: shorter ones crackle, longer ones time out
     (d) so in the examples of its pages; its SDK speaks of ms of the stream.  It matters only where a call comes back
+    (e) those not come to are sent back as if they had been, by Twilio's pages; with the other two it is only feared
+    (f) unless stream_bidirectional_codec names another, which no message tells
+    (g) L16 least byte first, also where it comes the other way round, as Vobiz's guide for agents says
 
 Vobiz and Plivo send the same ``start``; only Plivo's extra headers tell it from Vobiz, whose are always ``"{}"``.
 A message alone says nothing more, so who has calls from both and cares which is which configures the dialect.
@@ -78,8 +83,16 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The key of the stream id in messages to the carrier; empty if they have none."""
     verbs: tuple[str, str, str] = ("media", "mark", "clear")
     """What audio, a mark and clearing are called in messages to the carrier."""
+    plays: tuple[AudioFormat, ...]
+    """What audio to the carrier may be: the call's own format where it is among these, else the first of them."""
+    confirms_clear: bool = False
+    """True if it says when it has cleared, and sends no marks back that it did not come to."""
     reply_sizes: range | None = None
     """Bytes that one message of audio to the carrier may hold, if there are limits."""
+
+    def reply_format(self, format: AudioFormat) -> AudioFormat:
+        """Return what is played into a call that brings audio of ``format``."""
+        return format if format in self.plays else self.plays[0]
 
     def build_audio(self, stream_id: str, format: AudioFormat, payload: bytes) -> str:
         """Return the message that plays ``payload``, in the carrier's byte order, into the call.
@@ -123,6 +136,8 @@ VOBIZ = Dialect(
     formats=(_MULAW, _L16, _L16_WIDE),
     id_key="streamId",
     verbs=("playAudio", "checkpoint", "clearAudio"),
+    plays=(_MULAW, _L16, _L16_WIDE),
+    confirms_clear=True,
 )
 PLIVO = msgspec.structs.replace(VOBIZ, name="plivo", parameters=("extra_headers",))
 TWILIO = Dialect(
@@ -135,6 +150,7 @@ TWILIO = Dialect(
     formats=(_MULAW,),
     own_clock=True,
     id_key="streamSid",
+    plays=(_MULAW,),
 )
 TELNYX = Dialect(
     name="telnyx",
@@ -147,6 +163,7 @@ TELNYX = Dialect(
     refused="set stream_codec to PCMU, PCMA or L16",
     own_clock=True,
     reorder=5,
+    plays=(_MULAW,),
 )
 EXOTEL = Dialect(
     name="exotel",
@@ -161,6 +178,7 @@ EXOTEL = Dialect(
     own_clock=True,
     frame_ms=100,
     id_key="stream_sid",
+    plays=(_L16, _L16_WIDE, _L16_24K),
     reply_sizes=range(3_200, 100_001, 320),
 )
 

@@ -33,9 +33,12 @@ async def examine(pipeline: Pipeline | None, plugins: Plugins) -> AsyncIterator[
         yield "plugins", Finding(False, f"{name} did not load: {reason}", "reinstall or remove it")
     if pipeline is None:
         return
-    parts: list[tuple[str, Component]] = [(pipeline.label(("source",)), pipeline.source)]
-    parts += [(pipeline.label(("transforms", index)), each) for index, each in enumerate(pipeline.transforms)]
-    parts += [(pipeline.label(("sinks", index)), each) for index, each in enumerate(pipeline.sinks)]
+    parts: list[tuple[str, Component]] = []
+    for each in (pipeline, pipeline.reply):
+        if each is not None:
+            parts.append((each.label(("source",)), each.source))
+            parts += [(each.label(("transforms", index)), part) for index, part in enumerate(each.transforms)]
+            parts += [(each.label(("sinks", index)), part) for index, part in enumerate(each.sinks)]
     for label, component in parts:
         for finding in await _diagnose(component):
             yield label, finding

@@ -102,7 +102,22 @@ def plan(pipeline: Pipeline, format: AudioFormat, tracks: Tracks) -> Plan:
 
 
 def check(pipeline: Pipeline) -> list[Plan]:
-    """Plan every format that the source may bring; raise ``ConfigError`` with all that does not fit."""
+    """Plan every format that the source may bring; raise ``ConfigError`` with all that does not fit, reply included."""
+    plans, problems = _check(pipeline)
+    if pipeline.reply is not None:
+        problems += _check(pipeline.reply)[1]
+        if not problems and pipeline.reply.barge_in and not any(_marks_speech(plan) for plan in plans):
+            text, hint = "barge_in needs SpeechStarted events, which no transform makes", "add `- use: energy_vad`"
+            problems.append(
+                pipeline.reply.problem(("sinks", 0), "format", text, f"{hint} to the transforms of the call")
+            )
+    if problems:
+        raise ConfigError(problems)
+    return plans
+
+
+def _check(pipeline: Pipeline) -> tuple[list[Plan], list[Problem]]:
+    """Return the plans of all formats that fit, and what does not."""
     plans: list[Plan] = []
     problems: dict[tuple[int, int], Problem] = {}
     for format, tracks in _formats(pipeline):
@@ -112,9 +127,14 @@ def check(pipeline: Pipeline) -> list[Plan]:
             # One report per place: what holds for one format of the carrier mostly holds for all.
             for problem in misfit.problems:
                 problems.setdefault((problem.line, problem.column), problem)
-    if problems or (refused := list(_refused(pipeline, plans))):
-        raise ConfigError(list(problems.values()) or refused)
-    return plans
+    return plans, list(problems.values()) or list(_refused(pipeline, plans))
+
+
+def _marks_speech(plan: Plan) -> bool:
+    return any(
+        step.applies and isinstance(step.transform, Transform) and SpeechStarted in step.transform.emits
+        for step in plan.steps
+    )
 
 
 def _refused(pipeline: Pipeline, plans: Sequence[Plan]) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ cdef class Intake:
     cdef readonly bint said_stop
     cdef bint _unseen
     cdef public double due
-    cdef public object moved
+    cdef public object moved, answered
     cdef str _call, _default_track, _numbering
     cdef object _dialect, _format, _session, _engine, _reorder, _truth, _text, _plain
     cdef tuple _tracks

@@ -18,7 +18,7 @@ from time import monotonic
 
 from . import envelope
 from .component import Engine, Session
-from .envelope import Dtmf, Media, MediaError, Start, read_media
+from .envelope import Cleared, Dtmf, Media, MediaError, Played, Start, read_media
 from .errors import WireError
 from .ordered_session import Order, OrderedSession
 from .reorder import Reorder
@@ -42,6 +42,8 @@ class Intake:
         self.due = float("inf")
         """When the next message is to be told to ``moved``, which returns when to do so again; by ``monotonic``."""
         self.moved: Callable[[float], float] = lambda now: float("inf")
+        self.answered: Callable[[Played | Cleared], None] = lambda answer: None
+        """Is given what the carrier answers to what was played into the call."""
         format = start.format
         self._call, self._dialect, self._format = call, start.dialect, format
         self._sample_bytes = format.sample_bytes
@@ -132,6 +134,8 @@ class Intake:
         if isinstance(message, Dtmf):
             track = message.track if message.track in self._tracks else None
             self._ordered.press(message.digit, track or self._default_track)
+        elif isinstance(message, Played | Cleared):
+            self.answered(message)
         elif isinstance(message, Start):
             self._engine.count("duplicate-start")
         elif isinstance(message, envelope.Trouble):

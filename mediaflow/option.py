@@ -1,4 +1,4 @@
-"""What an option takes, as JSON Schema and in words; and the options of a pipeline itself."""
+"""What an option takes, as JSON Schema and in words; and the options of a pipeline and of its reply themselves."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     state: Annotated[str, Meta(min_length=1, description="folder of the ledger")] = "mediaflow-data"
     drain_s: Annotated[float, Meta(ge=0, description="seconds that a stop leaves the sinks to finish")] = 30.0
+
+
+class ReplySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a reply itself."""
+
+    barge_in: Annotated[bool, Meta(description="stop the reply as soon as the caller speaks")] = False
 
 
 _WORDS = {

@@ -14,6 +14,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import anyio
 from . import graph
 from .component import Session
 from .config import Pipeline
+from .delivery.account import has_failed
 from .delivery.edge import Edge
 from .delivery.ledger import Ledger
 from .errors import FormatError, SessionError, SourceError
 from .frame import Stream
 from .plugins import Plugins
-from .session import NOBODY, LiveSession
+from .reply import LiveReply
+from .session import LiveSession
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +114,10 @@ class Runner:
 
     # What the source calls.
 
+    @property
+    def replies(self) -> bool:
+        return self.pipeline.reply is not None
+
     @asynccontextmanager
     async def open(self, stream: Stream) -> AsyncIterator[Session]:
         if stream.id in self.sessions:
@@ -126,20 +133,12 @@ class Runner:
         self.sessions[stream.id] = session
         self._tell("session_started", stream=stream)
         self._tasks.start_soon(self._keep, session)
-        try:
+        if self.pipeline.reply is not None:
+            failed = partial(self._sink_failed, session)
+            session.reply = LiveReply(self.pipeline.reply, session, self.count, failed)
+            self._tasks.start_soon(session.reply.run)
+        async with session.held():
             yield session
-        except SessionError as error:
-            session.error = session.error or str(error)
-            raise
-        except Exception as error:
-            session.error = session.error or f"the source failed: {error}"
-            raise
-        finally:
-            session.end()
-            with anyio.CancelScope(shield=True):
-                await session.finished.wait()
-        if session.undelivered:
-            raise SessionError(NOBODY)
 
     def listening(self, url: str) -> None:
         self.url = url
@@ -157,13 +156,15 @@ class Runner:
         try:
             await session.run_sinks()
         finally:
-            account = session.settled = session.account()
             with anyio.CancelScope(shield=True):
+                if session.reply is not None:
+                    await session.reply.over.wait()
+                account = session.settled = session.account()
                 await self._book([account])
             # From here on without waiting: whoever counts calls sees each either as live or as over.
             del self.sessions[session.stream.id]
             self.ended += 1
-            self.failed += account["status"] == "failed"
+            self.failed += has_failed(account)
             self.accounts = [*self.accounts[1 - KEPT :], account]
             self._tell("session_ended", account=account)
             session.finished.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .option import Settings, Spec, options
+from .option import ReplySettings, Settings, Spec, options
 from .plugins import Found, Plugins
 
 # ``${NAME}`` may stand in the place of any value, so every option also takes such a string.
@@ -21,6 +21,10 @@ def pipeline(plugins: Plugins) -> dict[str, Any]:
     for found in sorted(plugins.components.values(), key=lambda found: found.name):
         kinds[found.kind].append(found)
     definitions: dict[str, Any] = {}
+    for kind in ("source", "transform"):  # both stand at two places
+        definitions[kind] = _one_of(kinds[kind], definitions)
+    source = {"$ref": "#/$defs/source"}
+    transforms = {"type": ["array", "null"], "items": {"$ref": "#/$defs/transform"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mediaflow pipeline",
@@ -28,9 +32,20 @@ def pipeline(plugins: Plugins) -> dict[str, Any]:
         "required": ["source", "sinks"],
         "additionalProperties": False,
         "properties": {
-            "source": _one_of(kinds["source"], definitions),
-            "transforms": {"type": ["array", "null"], "items": _one_of(kinds["transform"], definitions)},
+            "source": source,
+            "transforms": transforms,
             "sinks": {"type": "array", "minItems": 1, "items": _one_of(kinds["sink"], definitions)},
+            "reply": {
+                "type": "object",
+                "description": "what is played into each call; for sources that can speak to their callers",
+                "required": ["source"],
+                "additionalProperties": False,
+                "properties": {
+                    "source": source,
+                    "transforms": transforms,
+                    **{name: _or_env(spec) for name, spec in options(ReplySettings).items()},
+                },
+            },
             **{name: _or_env(spec) for name, spec in options(Settings).items()},
         },
         "$defs": definitions,

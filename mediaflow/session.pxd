@@ -11,7 +11,9 @@ cdef class LiveSession:
     cdef public dict settled
     cdef readonly bint undelivered
     cdef str _pipeline
-    cdef bint _broke, _sinks_done, _ending
+    cdef readonly bint broke
+    cdef public object reply
+    cdef bint _sinks_done, _ending
     cdef object _sink_failed, _amended, _ended, _format
     cdef dict _tracks, _chains, _lost
     cdef list _notes
@@ -24,3 +26,4 @@ cdef class LiveSession:
     cdef _carry(self, list chain, items)
     @cython.locals(edge=Edge)
     cdef _deliver(self, items)
+    cdef _hear(self, event)

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .component import Sink
 from .config import Pipeline
 from .delivery.account import SinkAccount, Span, Timeline, TrackAccount
 from .delivery.edge import Edge
 from .errors import SessionError
-from .frame import AudioFrame, Event, Gap, Item, Lost, Stream
+from .frame import AudioFrame, Event, Gap, Item, Lost, SpeechStarted, Stream
 from .graph import Chain, Plan
+
+if TYPE_CHECKING:
+    from .reply import LiveReply
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ class LiveSession:
         plan: Plan,
         stream: Stream,
         sink_failed: Callable[[Edge], None],
-        amended: Callable[[dict[str, Any]], None],
+        amended: Callable[[dict[str, Any]], None] = lambda account: None,
     ) -> None:
         self.stream, self.plan = stream, plan
         self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
@@ -56,7 +61,10 @@ class LiveSession:
         """The account once the call is over; only notes are still added to it."""
         self.undelivered = False
         """True once every sink has failed."""
-        self._broke = False
+        self.reply: LiveReply | None = None
+        """What is played into the call, where its pipeline has a reply."""
+        self.broke = False
+        """True once a transform has broken."""
         self._sinks_done = False
         self._sink_failed, self._amended = sink_failed, amended
         self._tracks = {track: TrackAccount() for track in stream.tracks}
@@ -135,6 +143,10 @@ class LiveSession:
     def time(self, track: str = "inbound") -> float:
         return self._account(track).end / self.stream.format.sample_rate
 
+    def offer(self, speaker: Sink | None) -> None:
+        if self.reply is not None:
+            self.reply.offer(speaker)
+
     def note(self, name: str, /, **facts: str | int | float) -> None:
         if len(self._notes) < NOTES:
             reached = max(account.end for account in self._tracks.values())
@@ -147,12 +159,32 @@ class LiveSession:
 
     # What the runner calls.
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
+        try:
+            yield
+        except SessionError as error:
+            self.error = self.error or str(error)
+            raise
+        except Exception as error:
+            self.error = self.error or f"the source failed: {error}"
+            raise
+        finally:
+            self.end()
+            with anyio.CancelScope(shield=True):
+                await self.finished.wait()
+        if self.undelivered:
+            raise SessionError(NOBODY)
+
     def end(self) -> None:
         """Close the front: flush what the processors hold into the sinks and close their edges."""
         if self._ending:
             return
+        if self.reply is not None:
+            self.reply.end()
         try:
-            if not self._broke:
+            if not self.broke:
                 self._flush()
         except SessionError:
             pass  # it is in ``error`` and in the log
@@ -199,6 +231,7 @@ class LiveSession:
             },
             "sinks": sinks,
             **self._events(),
+            **({} if self.reply is None else {"reply": self.reply.account()}),
         }
 
     def _events(self) -> dict[str, Any]:
@@ -217,7 +250,7 @@ class LiveSession:
         )
 
     def _account(self, track: str) -> TrackAccount:
-        if self._ending or self._broke or self.undelivered:
+        if self._ending or self.broke or self.undelivered:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
         if track not in self._chains:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
@@ -236,10 +269,16 @@ class LiveSession:
 
     def _deliver(self, items: Iterable[Item]) -> None:
         for item in items:
-            if item.__class__ is Lost:
-                self._lose(item)
+            if item.__class__ is not AudioFrame:
+                self._hear(item)
             for edge in self.edges:
                 edge.put(item)
+
+    def _hear(self, event: Item) -> None:
+        if isinstance(event, Lost):
+            self._lose(event)
+        elif isinstance(event, SpeechStarted) and self.reply is not None:
+            self.reply.hear(event)
 
     def _lose(self, lost: Lost) -> None:
         reasons = self._lost.setdefault(lost.track, {})
@@ -266,7 +305,7 @@ class LiveSession:
             self._carry(chain[index + 1 :], left)
 
     def _broken(self, label: str, error: Exception) -> SessionError:
-        self._broke = True
+        self.broke = True
         self.error = self.error or f"{label} broke: {type(error).__name__}: {error}"
         logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
         return SessionError(self.error)

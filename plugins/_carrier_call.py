@@ -36,6 +36,8 @@ from mediaflow.intake import Intake
 from mediaflow.ordered_session import Order
 from mediaflow.websocket import Closed, WebSocket
 
+from ._talk_back import Line, TalkBack
+
 logger = logging.getLogger(__name__)
 
 QUIET_S = 0.5
@@ -110,6 +112,9 @@ class Call:
         self._next: Link | None = None
         self._lent = anyio.Event()
         self._reading = anyio.CancelScope()
+        self._line: Line | None = None  # where there is something to say, the way to say it
+        if engine.replies and start.tracks in (None, ("inbound",)):
+            self._line = Line(start.dialect, start.format)
 
     @property
     def stopped(self) -> bool:
@@ -143,11 +148,15 @@ class Call:
         try:
             async with self._engine.open(self._stream) as session:
                 self._session = session
+                if self._engine.replies:
+                    session.offer(None if self._line is None else TalkBack(line=self._line))
                 for event, facts in self._news:
                     session.note(event, **facts)
                 self._note = session.note
                 self._intake = intake = Intake(self.id, self._start, session, self._order(), self._engine)
                 intake.moved = self._moved
+                if self._line is not None:
+                    intake.answered = self._line.answer
                 logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))
                 try:
                     await self._read_links()
@@ -157,6 +166,7 @@ class Call:
                     raise
                 finally:
                     self.open = False
+                    self._speak_over(None)
                     intake.end()
         except FormatError as error:
             code, reason = UNSUPPORTED, "format not supported"
@@ -194,9 +204,19 @@ class Call:
             self._link, self._next, self._lent = self._next, None, anyio.Event()
             if again:
                 self._intake.reconnected()
-            if await self._read(self._link):
+            self._speak_over(self._link)
+            over = await self._read(self._link)
+            self._speak_over(None)
+            if over:
                 return
             self._link.release(reason="" if self._next is None else "replaced")
+
+    def _speak_over(self, link: Link | None) -> None:
+        if self._line is not None:
+            if link is None:
+                self._line.disconnect()
+            else:
+                self._line.connect(link.socket, link.start.stream_id)
 
     async def _read(self, link: Link) -> bool:
         """Read one socket to its end; return True if that is the end of the call."""

@@ -49,6 +49,7 @@ from mediaflow.ordered_session import Order
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
 from ._carrier_call import NORMAL, UNSUPPORTED, Call, Link
+from ._talk_back import TalkBack
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,9 @@ class CarrierSource(Source, frozen=True):
     """What the sources of carriers share: the options and the server."""
 
     emits = (Dtmf, Gap, WireAlarm)
+
+    listens = True
+    speaker = TalkBack()
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/media"
     secret: Annotated[Secret | None, Meta(description="last part of the path; required beyond loopback")] = None

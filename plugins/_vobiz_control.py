@@ -106,7 +106,7 @@ class ControlDesk:
         self._secret = options.secret.reveal().encode() if options.secret and not options.auth_token else b""
         self._signatures: Signatures | None = None
         self._nonces: Nonces
-        self._answer = build_answer(options, path)
+        self._answer = build_answer(options, path, engine.replies)
         self._seen = Memory()
         self._hung_up = Memory()
         self._early: OrderedDict[str, list[Callback]] = OrderedDict()
@@ -214,8 +214,8 @@ class ControlDesk:
         return Response(status)
 
 
-def build_answer(options: Options, path: str) -> bytes:
-    """Return the XML for a call whose socket comes to ``path``.
+def build_answer(options: Options, path: str, replies: bool = False) -> bytes:
+    """Return the XML for a call whose socket comes to ``path``; with ``replies`` its stream goes both ways.
 
     Raises ValueError where ``public_url`` or what Vobiz would refuse (``answer.AnswerError``) is in the way.
     """
@@ -225,8 +225,12 @@ def build_answer(options: Options, path: str) -> bytes:
     base = options.public_url.rstrip("/")
     secret = f"/{quote(options.secret.reveal(), safe='')}" if options.secret else ""
     stream = answer.Stream(
+        audio_track="inbound" if replies else "both",
         url=f"ws{base.removeprefix('http')}{path}{secret}",
         status_url=f"{base}{STATUS}{'' if options.auth_token else secret}",
         max_retries=3 if options.reconnect_s else 0,
     )
+    if replies:
+        # The stream holds the call; once it has ended, nobody is there to talk to.
+        return answer.converse(stream, answer.Hangup(), keep_call_alive=bool(stream.max_retries))
     return answer.listen(stream, answer.Dial(options.dial, options.caller_id) if options.dial else answer.Wait())

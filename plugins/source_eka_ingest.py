@@ -87,6 +87,8 @@ class EkaIngest(Source, frozen=True):
     speech.  Beyond loopback, clients need ``token``, or ``client_id`` and ``client_secret`` to log in with.
     """
 
+    listens = True
+
     listen: Annotated[str, Meta(description="http:// or https:// address to listen at")] = "http://127.0.0.1:8090"
     public_url: Annotated[str, Meta(description="address that clients reach this at, if a proxy stands before it")] = ""
     certificate: Annotated[str, Meta(description="file with the certificate chain (PEM), for https")] = ""

@@ -21,7 +21,8 @@ class MediaStreams(CarrierSource, frozen=True):
     ``auto`` sees from the first message of each call whose it is, and a pipeline then has to take what any of them may
     bring; with a carrier's name it need only take that one's.  Plivo and Vobiz look the same and are treated the same.
     What was given along with the call (``customParameters`` and the like) is metadata under ``custom_NAME``, for path
-    templates.  The address ends in the secret, as in ``wss://calls.example.org/media/SECRET``.
+    templates.  A ``reply`` is played into calls whose stream goes both ways.  The address ends in the secret, as in
+    ``wss://calls.example.org/media/SECRET``.
     """
 
     dialect: Annotated[

@@ -30,6 +30,8 @@ class Vobiz(CarrierSource, frozen=True):
     With ``control`` the carrier's other requests are taken too, on a port of their own (``mediaflow[server]``, asyncio
     only): ``/answer`` tells it to stream calls here, ``/status`` and ``/hangup`` take what becomes of them, which moves
     the calls and stands in their accounts.  ``/healthz`` and ``/readyz`` are for a load balancer.
+
+    A pipeline with a ``reply`` speaks into calls whose stream goes both ways, and ``/answer`` asks for such a stream.
     """
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/vobiz"
@@ -40,6 +42,13 @@ class Vobiz(CarrierSource, frozen=True):
     ] = None
     dial: Annotated[str, Meta(description="number that /answer connects the caller to; else the call waits")] = ""
     caller_id: Annotated[str, Meta(description="number of yours that dial shows; needed in India")] = ""
+
+    def check_reply(self) -> None:
+        if self.dial:
+            raise ValueError(
+                "dial connects the caller while a copy of the call comes here, but a stream that is spoken into holds "
+                "the call itself, and the caller would wait alone; leave dial out"
+            )
 
     def schemes(self, address: Address) -> set[str]:
         control = check_control(self, address)

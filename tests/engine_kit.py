@@ -23,7 +23,7 @@ from mediaflow import (
     Transform,
     Writer,
 )
-from mediaflow.config import Pipeline, Place
+from mediaflow.config import Pipeline, Place, Reply
 from mediaflow.plugins import Plugins
 from mediaflow.runner import Runner
 
@@ -128,6 +128,7 @@ def make_runner(
     transforms: Sequence[Transform | Joiner] = (),
     plugin: object | None = None,
     drain_s: float = 30.0,
+    reply: Reply | None = None,
 ) -> Runner:
     """Return a runner of a pipeline of these parts, whose ledger is in ``folder``."""
     places: list[Place] = [("source",)]
@@ -142,11 +143,28 @@ def make_runner(
         marks={place: (line, 1) for line, place in enumerate(places, 1)},
         state=str(folder),
         drain_s=drain_s,
+        reply=reply,
     )
     plugins = Plugins()
     if plugin is not None:
         plugins.add(plugin, "listener")
     return Runner(pipeline, plugins)
+
+
+def make_reply(
+    act: Callable[[Engine], Awaitable[None]], *transforms: Transform | Joiner, barge_in: bool = False
+) -> Reply:
+    """Return a reply that a script brings, of a pipeline whose source offers sinks for it."""
+    places: list[Place] = [("source",), *(("transforms", index) for index in range(len(transforms))), ("sinks", 0)]
+    return Reply(
+        file="test.yaml",
+        source=Script(act=act),
+        transforms=transforms,
+        sinks=(Memory(kept=Kept()),),
+        names={place: str(place[0]) for place in places},
+        marks={place: (line, 1) for line, place in enumerate(places, 1)},
+        barge_in=barge_in,
+    )
 
 
 def call(*pushes: bytes, id: str = "c1", tracks: tuple[str, ...] = ("inbound",)) -> Callable[[Engine], Awaitable[None]]:

@@ -17,7 +17,9 @@ from mediaflow.config import Pipeline
 from mediaflow.plugins import Plugins
 from mediaflow_plugins.sink_disk import Disk
 from mediaflow_plugins.source_file import File
+from mediaflow_plugins.source_media_streams import MediaStreams
 from mediaflow_plugins.source_vobiz import Vobiz
+from mediaflow_plugins.transform_mix import Mix
 from mediaflow_plugins.transform_resample import Resample
 
 ENV = {"SECRET": "hush-hush", "NAN": "nan", "EMPTY": "", "STRUCTURE": "a\n- use: disk: {b: [c"}
@@ -156,6 +158,34 @@ state: elsewhere
     assert (pipeline.name, pipeline.state, pipeline.drain_s) == ("p", "elsewhere", 10.0)
     assert pipeline.label(("transforms", 1)) == "transforms[1] resample"
     assert str(pipeline.problem(("sinks", 0), "x", "y")) == "p.yaml:14:5: x: sinks[0] disk: y"
+
+
+def test_a_reply_is_a_pipeline_in_the_pipeline(plugins: Plugins) -> None:
+    """Its parts are components like any, with labels and places of their own; its sink is the source's speaker."""
+    pipeline = load(
+        """
+source: {use: media_streams, dialect: twilio}
+transforms: [{use: mulaw_decode}, {use: mix}, {use: energy_vad}]
+sinks: [{use: disk}]
+reply:
+  source: {use: file, path: stereo.wav}
+  transforms: [{use: mix}]
+  barge_in: ${BARGE_IN}
+state: elsewhere
+""",
+        plugins,
+        {"BARGE_IN": "true"},
+    )
+    reply = pipeline.reply
+    assert reply is not None
+    assert reply.source == File(path="stereo.wav")
+    assert reply.transforms == (Mix(),)
+    assert reply.sinks == (MediaStreams.speaker,)
+    assert (reply.barge_in, reply.reply, reply.state) == (True, None, "elsewhere")
+    assert reply.label(("transforms", 0)) == "reply.transforms[0] mix"
+    assert str(reply.problem(("source",), "x", "y")) == "p.yaml:6:11: x: reply.source file: y"
+    assert set(pipeline.names) == {("source",), ("sinks", 0), *(("transforms", n) for n in range(3))}
+    assert load(GOOD, plugins).reply is None
 
 
 @pytest.mark.parametrize("transforms", ["", "transforms:\n", "transforms: []\n"])

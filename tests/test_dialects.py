@@ -364,6 +364,24 @@ def test_every_rate_of_exotel(rate: int, encoding: str) -> None:
     assert message.format == AudioFormat("s16le", rate)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "brings", "plays"),
+    [
+        (VOBIZ, MULAW, MULAW),
+        (VOBIZ, WIDE, WIDE),
+        (VOBIZ, ALAW, MULAW),
+        (PLIVO, L16, L16),
+        (TWILIO, MULAW, MULAW),
+        (TELNYX, ALAW, MULAW),
+        (TELNYX, WIDE, MULAW),
+        (EXOTEL, WIDER, WIDER),
+    ],
+)
+def test_what_is_played_into_a_call(dialect: Dialect, brings: AudioFormat, plays: AudioFormat) -> None:
+    """A reply is in the call's own format, unless the carrier takes another only."""
+    assert dialect.reply_format(brings) == plays
+
+
 @pytest.mark.parametrize("encoding", ["G722", "OPUS", "AMR-WB"])
 def test_codecs_that_nothing_decodes_are_refused(encoding: str) -> None:
     """A codec of Telnyx that is not known here is refused by its name, with what to ask for instead."""

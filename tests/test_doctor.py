@@ -56,6 +56,31 @@ async def test_a_folder_that_cannot(tmp_path: Path) -> None:
     assert finding == Finding(False, f"{tmp_path}/file is no folder", "remove it, or change path")
 
 
+async def test_what_a_reply_depends_on(tmp_path: Path) -> None:
+    """The parts of a reply are examined like the others, under their own names."""
+    from mediaflow import Engine, Register, Source, hookimpl
+
+    class Tape(Source, frozen=True):
+        """Play a tape."""
+
+        def formats(self) -> list[object]:  # type: ignore[override]
+            return []
+
+        async def serve(self, engine: Engine) -> None: ...
+
+        async def diagnose(self) -> AsyncIterator[Finding]:
+            yield Finding(False, "the tape is torn", "glue it")
+
+    class Plugin:
+        @hookimpl
+        def register_components(self, register: Register) -> None:
+            register("tape", Tape)
+
+    text = f"source: {{use: vobiz, listen: 'ws://127.0.0.1:0/x'}}\nsinks: [{{use: disk, path: '{tmp_path}/x.wav'}}]\n"
+    found = await findings(tmp_path, text + "reply: {source: {use: tape}}\n", Plugin())
+    assert found["reply.source tape"] == [Finding(False, "the tape is torn", "glue it")]
+
+
 async def test_a_component_that_breaks_is_a_finding(tmp_path: Path) -> None:
     """A plugin whose examination raises is reported beside what it had found before; the others are examined."""
     from mediaflow import Register, Transform, hookimpl

@@ -10,7 +10,7 @@ import pytest
 
 from mediaflow import ConfigError, plugins
 from mediaflow.dialects import DIALECTS
-from mediaflow.lab import CLIP, Lab
+from mediaflow.lab import CLIP, NOTICE, Lab
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +78,23 @@ async def test_a_call_reaches_eka_in_chunks(tmp_path: Path) -> None:
     target, eka, _ = (runner.accounts[0] for runner in lab.runners)
     assert target["sinks"][0]["delivered"] == eka["sinks"][0]["delivered"] == clip_samples()
     assert target["sinks"][0]["outcome"]["status"] == "completed"
+
+
+async def test_a_notice_is_played_in_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped pipeline with a reply, with a shorter notice: the lab's carrier confirms it, Eka has the call."""
+    with wave.open(str(NOTICE)) as notice, wave.open(str(tmp_path / "short.wav"), "wb") as short:
+        short.setparams(notice.getparams())
+        short.writeframes(notice.readframes(4000))
+    monkeypatch.setenv("CONSENT_NOTICE", "short.wav")
+    lab = Lab(str(PIPELINES / "vobiz_consent_to_eka.yaml"), PLUGINS, 8.0)
+    with anyio.fail_after(30):
+        await lab.run()
+    account = lab.runners[0].accounts[0]
+    assert account["sinks"][0]["delivered"] == 2 * clip_samples()
+    assert (account["status"], account["reply"]["status"]) == ("complete", "complete")
+    assert account["reply"]["sinks"][0]["delivered"] == 4000
+    carrier = lab.runners[-1].accounts[0]["sinks"][0]["outcome"]
+    assert carrier["play_audio_bytes"] == 4000
 
 
 async def test_a_call_reaches_the_disk() -> None:

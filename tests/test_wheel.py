@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_the_wheel_holds_what_is_needed_and_no_generated_code(tmp_path: Path) -> None:
-    """Compiled modules with their stubs, plugins, pipelines, the lab's clip and the typing marker; no C."""
+    """Compiled modules with their stubs, plugins, pipelines, the lab's clip, the notice and the typing marker; no C."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -23,6 +23,7 @@ def test_the_wheel_holds_what_is_needed_and_no_generated_code(tmp_path: Path) ->
     for module in (ROOT / "mediaflow" / "_dsp").glob("*.pyx"):
         assert [name for name in names if name.startswith(f"mediaflow/_dsp/{module.stem}.cpython-")]
     wanted = {"mediaflow/py.typed", "mediaflow_plugins/py.typed", "mediaflow/lab/consultation.wav"}
+    wanted |= {"mediaflow_pipelines/consent_notice.wav", "mediaflow_pipelines/consent_notice.md"}
     wanted |= {f"mediaflow/_dsp/{file.name}" for file in (ROOT / "mediaflow" / "_dsp").glob("*.p[yx][id]")}
     wanted |= {f"mediaflow_plugins/{file.name}" for file in (ROOT / "plugins").glob("*.py")}
     wanted |= {f"mediaflow_pipelines/{file.name}" for file in (ROOT / "pipelines").glob("*.yaml")}

@@ -36,7 +36,21 @@ def ledger_table(accounts: Iterable[Mapping[str, Any]]) -> Table:
                 *names, sink["sink"], str(sink["sample_rate"]), f"{sink['received']:,}", f"{sink['delivered']:,}",
                 f"{sink['spooled']:,}", _reasons(sink["dropped"]), _reasons(sink["concealed"]), Text(status),
             )  # fmt: skip
+        if "reply" in account:
+            _reply_row(table, account["reply"])
     return table
+
+
+def _reply_row(table: Table, reply: Mapping[str, Any]) -> None:
+    status = f"{reply['status']}: {reply['error']}" if reply["error"] else reply["status"]
+    sink = next(iter(reply["sinks"]), None)
+    if sink is None:
+        table.add_row("", "", "reply", "", "", "", "", "", "", Text(status))
+    else:
+        table.add_row(
+            "", "", "reply", str(sink["sample_rate"]), f"{sink['received']:,}", f"{sink['delivered']:,}",
+            f"{sink['spooled']:,}", _reasons(sink["dropped"]), _reasons(sink["concealed"]), Text(status),
+        )  # fmt: skip
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -17,6 +16,7 @@ def command(call: str | None, state: str, as_json: bool) -> None:
     import sqlite3
 
     from ..delivery import ledger
+    from ..delivery.account import has_failed
 
     try:
         accounts = ledger.read(state, call)
@@ -40,8 +40,4 @@ def command(call: str | None, state: str, as_json: bool) -> None:
         from ._tables import print_accounts
 
         print_accounts(accounts)
-    sys.exit(1 if any(_failed(account) for account in accounts) else 0)
-
-
-def _failed(account: dict[str, Any]) -> bool:
-    return account["status"] in ("failed", "interrupted")
+    sys.exit(1 if any(has_failed(account) for account in accounts) else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -17,12 +18,25 @@ if TYPE_CHECKING:
 @file_argument
 def command(file: str) -> None:
     """Show every format that may arrive, and what each step makes of it: format, latency, queue bound."""
-    from ..errors import FormatError
+    from .. import graph
 
     with config_errors():
         pipeline, plans, _ = load(file)
+        replies = [] if pipeline.reply is None else graph.check(pipeline.reply)
+    _explain_all(pipeline, plans, "")
+    if pipeline.reply is not None:
+        _explain_all(
+            pipeline.reply,
+            replies,
+            "reply, until the caller speaks, from " if pipeline.reply.barge_in else "reply from ",
+        )
+
+
+def _explain_all(pipeline: Pipeline, plans: Iterable[Plan], before: str) -> None:
+    from ..errors import FormatError
+
     for plan in plans:
-        click.echo(f"{pipeline.names[('source',)]}: {plan.input}, {_tracks(plan.input_tracks)}")
+        click.echo(f"{before}{pipeline.names[('source',)]}: {plan.input}, {_tracks(plan.input_tracks)}")
         try:
             _explain(pipeline, plan)
         except FormatError as error:

@@ -185,6 +185,11 @@ class SinkAccount:
         self._confirmed = delivered
         self._move(newly, self._delivered)
 
+    @property
+    def is_delivered(self) -> bool:
+        """True if all that was written is delivered."""
+        return not self._written.runs
+
     def close(self, reason: str) -> None:
         """Book everything that is not delivered by now as dropped for ``reason``."""
         self._closed = reason
@@ -230,6 +235,12 @@ class SinkAccount:
             "dropped": {reason: samples for reason, samples in dropped.items() if samples},
             "concealed": concealed,
         }
+
+
+def has_failed(account: Mapping[str, Any]) -> bool:
+    """Say whether a call, or what was to be played into it, did not come to its end."""
+    lives = (account, account.get("reply", account))
+    return any(each["status"] in ("failed", "interrupted") for each in lives)
 
 
 def _by_reason(spans: Iterable[Span]) -> dict[str, int]:

@@ -121,11 +121,23 @@ class Edge:
             self.account.confirm(self._writer.delivered)
             self.outcome = dict(self._writer.outcome)
 
+    def stop(self, failure: SinkError) -> None:
+        """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``.
+
+        One that has delivered all there is needs no more than to leave, and does so by itself.
+        """
+        self.confirm()
+        if self._closing and not self._queue and self.account.is_delivered:
+            return
+        self._give_up(failure)
+        self._scope.cancel()
+
     async def run(self) -> None:
         """Open the sink, feed it until ``close``, finish it, and settle the account.  Raises only if cancelled."""
         reason = "unconfirmed"
         try:
             with self._scope:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # one that was stopped already is not opened
                 async with self._sink.open(self._stream, self._format, self._tracks) as writer:
                     self._writer = writer
                     await self._feed(writer)

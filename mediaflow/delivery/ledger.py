@@ -98,6 +98,8 @@ def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
         account = json.loads(text)
         if account["status"] in ("live", "ending") and not _is_running(process):
             account["status"] = "interrupted"
+            if account.get("reply", account)["status"] == "live":
+                account["reply"]["status"] = "interrupted"
         accounts.append({**account, "pipeline": pipeline, "updated": updated})
     return accounts
 

@@ -6,6 +6,8 @@ energy_vad → speech_chunks → disk``, run by the same engine over real socket
     lab_call.yaml          the pipeline under rehearsal          eka_ingest.yaml
     file → vobiz_call ═══▶ vobiz → … → eka_raw ════════════════▶ eka_ingest → … → disk
 
+A pipeline with a reply is called by ``lab_talk.yaml``, with the caller's side only, as carriers do.
+
 A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN`` (or ``MEDIA_STREAMS_LISTEN``, by
 the name of its source), ``EKA_BASE_URL`` and ``EKA_TOKEN`` the lab puts its own addresses.  One that has an address
 written out is refused: it would call a vendor.
@@ -33,6 +35,9 @@ from ..runner import Runner
 
 CLIP = Path(__file__).with_name("consultation.wav")
 """A short consultation; `consultation.md` beside it says how it was made."""
+
+NOTICE = Path(str(files("mediaflow_pipelines"))) / "consent_notice.wav"
+"""What the shipped pipeline with a reply plays; `consent_notice.md` beside it says how it was made."""
 
 _TOKEN = "lab"
 
@@ -82,7 +87,9 @@ class Lab:
             env = {"LAB_URL": target.url, "LAB_AUDIO": str(CLIP), "LAB_SPEED": str(self._speed)}
             fronts = []
             for dialect in self._callers:
-                file = "lab_exotel.yaml" if dialect == "exotel" else "lab_call.yaml"
+                # Of a call that is spoken into, the carrier sends the caller's side alone.
+                name = "lab_call.yaml" if target.pipeline.reply is None else "lab_talk.yaml"
+                file = "lab_exotel.yaml" if dialect == "exotel" else name
                 call = CLIP.stem if len(self._callers) == 1 else dialect
                 fronts.append(self._runner(file, env | {"LAB_DIALECT": dialect, "LAB_CALL": call}))
             await self._run_fronts(*fronts)
@@ -124,6 +131,7 @@ class Lab:
     def _load_target(self, base_url: str) -> Pipeline:
         listen = "ws://127.0.0.1:0/call"
         env = {
+            "CONSENT_NOTICE": str(NOTICE),
             **os.environ,
             **{f"{name}_LISTEN": listen for name in _CARRIERS.values()},
             **{f"{name}_SECRET": "" for name in _CARRIERS.values()},

@@ -53,6 +53,8 @@ class RecordedSession:
         self.notes: list[tuple[str, dict[str, str | int | float]]] = []
         """(name, facts)"""
         self.starts: dict[str, int] = {}
+        self.speakers: list[Sink | None] = []
+        """What was offered to speak through."""
         self.ended = False
 
     def _samples(self, track: str) -> int:
@@ -90,6 +92,10 @@ class RecordedSession:
         self.events.append(event)
         self._changed()
 
+    def offer(self, speaker: Sink | None) -> None:
+        self.speakers.append(speaker)
+        self._changed()
+
     def note(self, name: str, /, **facts: str | int | float) -> None:
         self.notes.append((name, facts))
         self._changed()
@@ -107,6 +113,8 @@ class RecordingEngine:
     def __init__(self, state: Path | None = None) -> None:
         self.state = state
         self.sessions: list[RecordedSession] = []
+        self.replies = False
+        """Set it to be taken for a pipeline with a reply."""
         self.counts: dict[str, int] = {}
         self._url = ""
         self._listening = anyio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import anyio
 import pytest
 from cli_kit import run, running
 from pipeline_kit import RATE, make_audio
@@ -83,6 +84,34 @@ def test_an_interrupted_call(folder: Path) -> None:
     assert account["status"] == "interrupted"
     assert account["tracks"]["inbound"]["received"] >= RATE
     assert "interrupted" in run(folder, "audit").stdout
+
+
+def test_a_reply(tmp_path: Path) -> None:
+    """What was played into a call is a row of the call; one that failed ends ``audit`` with 1."""
+    track = {"received": 800, "concealed": {}, "dropped": {}, "lost": {}}
+    sink = {
+        "sink": "reply", "sample_rate": 16000, "received": 900, "delivered": 700, "spooled": 0,
+        "dropped": {"barge-in": 200}, "concealed": {}, "failure": None, "outcome": {},
+    }  # fmt: skip
+    replies = [
+        {"status": "barge-in", "error": "", "sinks": [sink]},
+        {"status": "failed", "error": "notice.wav: No such file or directory", "sinks": []},
+    ]
+
+    async def write() -> None:
+        book = ledger.Ledger(tmp_path)
+        for number, reply in enumerate(replies):
+            account = {"call": f"c{number}", "started": number, "status": "complete", "error": "", "sample_rate": 8000}
+            await book.write("p", [account | {"tracks": {"inbound": track}, "sinks": [], "reply": reply}])
+        book.close()
+
+    anyio.run(write)
+    done = run(tmp_path, "audit", "--state", ".")
+    first, second = (line.split() for line in done.stdout.splitlines() if "reply" in line)
+    assert first == ["reply", "16000", "900", "700", "0", "200", "barge-in", "0", "barge-in"]
+    assert second == ["reply", "failed:", "notice.wav:", "No", "such", "file", "or", "directory"]
+    assert done.returncode == 1
+    assert run(tmp_path, "audit", "c0", "--state", ".").returncode == 0
 
 
 def test_what_is_not_there(folder: Path) -> None:

@@ -21,7 +21,7 @@ def test_what_is_shipped(file: Path) -> None:
     done = run(ROOT, "explain", str(file), code=REFUSES_SOCKETS, EKA_TOKEN="hush-hush")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    arrivals = [line for line in lines if not line.startswith(" ")]
+    arrivals = [line for line in lines if not line.startswith((" ", "reply"))]
     sinks = [line for line in lines if line.startswith("  sinks[")]
     assert arrivals and len(sinks) % len(arrivals) == 0
     assert "hush" not in done.stdout
@@ -50,6 +50,29 @@ sinks:
         "  transforms[2] mix → s16le 16000 Hz mono",
         f"  sinks[0] disk ← s16le 16000 Hz mono, track mix, queue 500 ms then drop_oldest, {LATENCY} behind the source",
         f"  sinks[1] disk ← s16le 16000 Hz mono, track mix, queue 30000 ms then block, {LATENCY} behind the source",
+    ]
+
+
+def test_a_reply(tmp_path: Path) -> None:
+    """What is played into calls is explained behind what comes from them."""
+    make_audio(tmp_path)
+    (tmp_path / "p.yaml").write_text(
+        """
+source: {use: media_streams, dialect: twilio}
+transforms: [{use: mulaw_decode}, {use: mix}, {use: energy_vad}]
+sinks: [{use: disk}]
+reply:
+  source: {use: file, path: stereo.wav}
+  transforms: [{use: mulaw_decode}, {use: mix}]
+  barge_in: true
+"""
+    )
+    done = run(tmp_path, "explain", "p.yaml")
+    assert done.stdout.splitlines()[-4:] == [
+        "reply, until the caller speaks, from file: s16le 8000 Hz mono, tracks inbound and outbound",
+        "  reply.transforms[0] mulaw_decode left out: nothing to do",
+        "  reply.transforms[1] mix → s16le 8000 Hz mono",
+        "  reply ← s16le 8000 Hz mono, track mix, queue 1000 ms then block, 0.0 ms behind the source",
     ]
 
 

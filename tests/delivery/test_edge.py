@@ -62,6 +62,21 @@ async def test_a_sink_failing_at_the_end_keeps_what_it_confirmed(tmp_path: Path)
     assert account["sinks"][0]["dropped"] == {"not-closed": 300}
 
 
+async def test_a_sink_that_is_cut_off_before_it_opens(tmp_path: Path) -> None:
+    """It is not opened at all, and everything is booked under the word that it was cut off with."""
+    kept = Kept()
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            session.push(TONE)
+            session.edges[0].stop(SinkError("enough", "no more of it"))  # type: ignore[attr-defined]
+
+    account = await run(make_runner(tmp_path, act, Memory(kept=kept)))
+    assert (kept.left, kept.items) == ("", [])
+    assert account["sinks"][0]["dropped"] == {"enough": 640}
+    assert account["sinks"][0]["failure"] == {"code": "enough", "text": "no more of it"}
+
+
 async def test_a_sink_that_breaks_is_reported_as_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An exception that is no SinkError is a fault of the sink: it is logged with its traceback and booked."""
     account = await run(make_runner(tmp_path, call(TONE), Memory(kept=Kept(fail_open=ZeroDivisionError("oh")))))

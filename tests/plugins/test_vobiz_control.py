@@ -120,7 +120,7 @@ def _port() -> Iterator[list[int]]:
 
 
 @asynccontextmanager
-async def _serving(state: Path | None = None, **options: Any) -> AsyncIterator[Carrier]:
+async def _serving(state: Path | None = None, replies: bool = False, **options: Any) -> AsyncIterator[Carrier]:
     """Run the source with its control server."""
     defaults: dict[str, Any] = {
         "listen": "ws://127.0.0.1:0/vobiz",
@@ -132,6 +132,7 @@ async def _serving(state: Path | None = None, **options: Any) -> AsyncIterator[C
     source = Vobiz(**defaults | options)
     source.check()
     engine = RecordingEngine(state)
+    engine.replies = replies
     with anyio.fail_after(20), _port() as port:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.serve, engine)
@@ -166,6 +167,21 @@ async def test_the_answer_without_somebody_to_dial() -> None:
         stream, wait = ET.fromstring((await carrier.ask("/answer"))[2])
         assert stream.text == "wss://calls.example.org/vobiz"
         assert (stream.get("maxRetries"), wait.tag) == ("0", "Wait")
+
+
+async def test_the_answer_to_a_call_that_is_spoken_to() -> None:
+    """With a reply the stream goes both ways, holds the call, brings the caller's track, and ends it when it ends."""
+    async with _serving(replies=True) as carrier:
+        stream, hangup = ET.fromstring((await carrier.ask("/answer"))[2])
+        assert (stream.get("bidirectional"), stream.get("audioTrack")) == ("true", "inbound")
+        assert (stream.get("keepCallAlive"), hangup.tag) == ("true", "Hangup")
+
+
+async def test_a_call_that_is_spoken_to_and_not_waited_for() -> None:
+    """Where no reconnect is waited for, the call is not kept alive for one."""
+    async with _serving(replies=True, reconnect_s=0.0) as carrier:
+        stream, _ = ET.fromstring((await carrier.ask("/answer"))[2])
+        assert (stream.get("keepCallAlive"), stream.get("maxRetries")) == (None, "0")
 
 
 # --- Who may ask
