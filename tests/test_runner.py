@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from engine_kit import S16_8K, TONE, Kept, Memory, call, make_runner, run
+from engine_kit import S16_8K, TONE, Kept, Memory, make_runner, run
 
 from mediaflow import (
     AudioFormat,
@@ -236,9 +236,7 @@ async def test_plugins_hear_the_news_and_cannot_hurt_a_call(tmp_path: Path, capl
 
     listener, kept = Listener(), Kept()
     await run(
-        make_runner(
-            tmp_path, act, Memory(kept=kept), Memory(kept=Kept(fail_open=SinkError("no", ""))), plugin=listener
-        )
+        make_runner(tmp_path, act, Memory(kept=kept), Memory(kept=Kept(fail_open=SinkError("no", ""))), plugin=listener)
     )
     assert listener.heard == [
         "listening ws://127.0.0.1:1/",
