@@ -243,10 +243,10 @@ class Fork:
 def describe(account: Mapping[str, Any]) -> str:
     """Say in a line what became of one stream's audio."""
     (sink,) = account["sinks"]
-    rate, outcome = sink["sample_rate"], sink["outcome"]
-    text = f"{sink['received'] / rate:.2f} s sent, {sink['delivered'] / rate:.2f} s read, in samples of all tracks"
+    outcome = sink["outcome"]
+    text = f"the server has read {sink['delivered']:,} of {sink['received']:,} samples"
     if outcome.get("played_s"):
-        text += f"; {outcome['played_s']:.2f} s played: {', '.join(outcome.get('played', ()))}"
+        text += f" and played {outcome['played_s']:.2f} s: {', '.join(outcome.get('played', ()))}"
     if sink["failure"] is not None:
         text += f"; {sink['failure']['text']}"
     return text
