@@ -184,9 +184,12 @@ async def staged(
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve_app)
-            tasks.start_soon(carrier.serve, LOCAL, lab_listens)
-            for event in up:
-                await event.wait()
-            async with vobiz.connect(CREDENTIALS, url[0]) as client:
-                yield Stage(app, carrier, client, url[0], said)
+            # The app goes last: asyncio cannot bear that an accept is cancelled in the moment that somebody connects.
+            async with anyio.create_task_group() as lab:
+                lab.start_soon(carrier.serve, LOCAL, lab_listens)
+                for event in up:
+                    await event.wait()
+                async with vobiz.connect(CREDENTIALS, url[0]) as client:
+                    yield Stage(app, carrier, client, url[0], said)
+                carrier.stop()
             tasks.cancel_scope.cancel()

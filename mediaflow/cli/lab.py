@@ -194,9 +194,10 @@ async def _until_stopped(run: Callable[[], Awaitable[None]], stop: Callable[[], 
             await run()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group
-        raise
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from group
 
 
 def _run(main: Callable[[], Awaitable[bool]]) -> None:
@@ -205,13 +206,17 @@ def _run(main: Callable[[], Awaitable[bool]]) -> None:
 
     import anyio
 
-    from ..errors import MediaflowError
+    from ..errors import ConfigError, MediaflowError
     from ._log import set_up_log
+    from ._pipeline import config_errors
 
     set_up_log()
-    try:
-        well = anyio.run(main)
-    except (MediaflowError, OSError, sqlite3.Error) as error:
-        click.echo(f"mediaflow: {error}", err=True)
-        sys.exit(1)
+    with config_errors():
+        try:
+            well = anyio.run(main)
+        except ConfigError:
+            raise
+        except (MediaflowError, OSError, sqlite3.Error) as error:
+            click.echo(f"mediaflow: {error}", err=True)
+            sys.exit(1)
     sys.exit(0 if well else 1)

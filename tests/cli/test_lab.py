@@ -1,0 +1,194 @@
+"""``mediaflow lab``: both vendors as processes, calls to a server, and the whole of a call between them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import wave
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from cli_kit import Running, run, running
+
+PIPELINE = """\
+source:
+  use: vobiz
+  listen: ws://127.0.0.1:0/vobiz
+  secret: s3cret
+  control: http://127.0.0.1:0
+  public_url: https://calls.example.org
+  auth_token: lab
+  dial: "+911140001000"
+  caller_id: "+911140002000"
+  reconnect_s: 30
+transforms:
+  - use: mulaw_decode
+  - use: mix
+  - use: resample
+    rate: 16000
+  - use: energy_vad
+sinks:
+  - use: eka_raw
+    base_url: ${EKA_BASE_URL}
+    client_id: ${EKA_CLIENT_ID}
+    client_secret: ${EKA_CLIENT_SECRET}
+state: state
+"""
+
+CLIP_S = 24.31
+
+
+def exports(line: str) -> dict[str, str]:
+    """Return what a line of the lab says to export."""
+    return dict(re.findall(r"(\w+)=(\S+)", line))
+
+
+def stop(process: Running) -> str:
+    """Stop a process by a signal, see that it ends well, and return all that it said."""
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == 0, process.output
+    assert "Traceback" not in process.output
+    return process.output
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """End what a test has started."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_whole_call_between_both_vendors(tmp_path: Path, stack: ExitStack) -> None:
+    """A call that our client makes at the lab is answered by our pipeline, streamed to it, told of, and stored.
+
+    Five processes: EkaScribe, the pipeline as it would run in earnest, with its public address, Vobiz, the client that
+    makes the call, and the audit.
+    """
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    for name in ("eka", "vobiz"):
+        (tmp_path / name).mkdir()
+    eka = stack.enter_context(running(tmp_path / "eka", "lab", "eka", "--listen", "http://127.0.0.1:0"))
+    login = exports(eka.wait_for("export EKA_BASE_URL"))
+    pipeline = stack.enter_context(running(tmp_path, "run", "p.yaml", **login))
+    lines = [pipeline.wait_for("answers at" if number == 0 else "listens at") for number in range(2)]
+    control, media = (re.findall(r"(?:http|ws)://127.0.0.1:\d+", line)[0] for line in lines)
+    routes = (
+        *("--route", f"https://calls.example.org/vobiz={media.replace('ws', 'http')}/vobiz"),
+        *("--route", f"https://calls.example.org={control}"),
+    )
+    vobiz = stack.enter_context(
+        running(tmp_path / "vobiz", "lab", "vobiz", "--listen", "http://127.0.0.1:0", "--speed", "20", *routes)
+    )
+    account = exports(vobiz.wait_for("export VOBIZ_BASE_URL"))
+    base = "https://calls.example.org"
+    numbers = ("--from", "+911140001000", "--to", "+919800000000")
+    urls = ("--answer-url", f"{base}/answer", "--hangup-url", f"{base}/hangup")
+    made = run(tmp_path, "vobiz", "call", "make", *numbers, *urls, **account)
+    assert made.returncode == 0, made.stderr
+    call = made.stdout.strip()
+    vobiz.wait_for(f"call {call}: callback Hangup to https://calls.example.org/…: taken")
+    pipeline.wait_for(f"call {call}: ended")
+    said = [stop(process) for process in (vobiz, pipeline, eka)]
+    audit = json.loads(run(tmp_path, "audit", call, "--state", "state", "--json").stdout)
+    (record,) = audit if isinstance(audit, list) else [audit]
+    assert record["status"] == "complete"
+    (sink,) = record["sinks"]
+    assert sink["delivered"] == sink["received"] > 16_000 * (CLIP_S - 1)
+    assert not sink["dropped"] and not sink["concealed"]
+    assert [event["event"] for event in record["events"]] == ["StartStream", "Hangup"]
+    assert record["events"][1]["cause"] == "Normal Hangup"
+    stored = list((tmp_path / "eka" / "mediaflow-data" / "eka").rglob("*.wav"))
+    assert sum(seconds(file) for file in stored) == pytest.approx(sink["delivered"] / 16_000)
+    everything = "".join(said) + json.dumps(record)
+    assert "s3cret" not in everything and "+919800000000" not in everything
+
+
+def seconds(file: Path) -> float:
+    """Return how long a file is."""
+    with wave.open(str(file)) as reader:
+        return float(reader.getnframes() / reader.getframerate())
+
+
+def test_a_call_to_a_server(tmp_path: Path, stack: ExitStack) -> None:
+    """The server has all of it, and the exit code says so; a server that is not there is said too."""
+    (tmp_path / "p.yaml").write_text(
+        "source: {use: vobiz, listen: 'ws://127.0.0.1:0/vobiz'}\n"
+        "transforms: [{use: mulaw_decode}, {use: stereo}]\n"
+        "sinks: [{use: disk, path: 'out/{call_id}.wav'}]\n"
+    )
+    pipeline = stack.enter_context(running(tmp_path, "run", "p.yaml"))
+    url = pipeline.wait_for("listens at").split()[-1]
+    called = run(tmp_path, "lab", "call", "--speed", "max", "--calls", "2", "--stop", LAB_URL=url)
+    assert (called.returncode, called.stderr) == (0, "")
+    assert called.stdout.count("complete: the server has read 388,896 of 388,896 samples") == 2
+    stop(pipeline)
+    assert [round(seconds(file), 2) for file in (tmp_path / "out").glob("*.wav")] == [CLIP_S] * 2
+    called = run(tmp_path, "lab", "call", "ws://127.0.0.1:1/s3cret", "--speed", "max")
+    assert called.returncode == 1
+    assert "failed: " in called.stdout and "s3cret" not in called.stdout + called.stderr
+
+
+def test_quirks_of_the_lab(tmp_path: Path, stack: ExitStack) -> None:
+    """What the service is told to do wrong, it does."""
+    quirks = ("--quirk", "streaming_disabled", "--quirk", "error_bursts")
+    eka = stack.enter_context(running(tmp_path, "lab", "eka", "--listen", "http://127.0.0.1:0", *quirks))
+    login = exports(eka.wait_for("export EKA_BASE_URL"))
+    (tmp_path / "p.yaml").write_text(
+        "source: {use: file, path: '${AUDIO}'}\n"
+        "transforms: [{use: mix}, {use: resample, rate: 16000}]\n"
+        "sinks: [{use: eka_raw, base_url: '${EKA_BASE_URL}', token: lab}]\n"
+    )
+    from mediaflow.lab import CLIP
+
+    done = run(tmp_path, "run", "p.yaml", **login, AUDIO=str(CLIP))
+    assert done.returncode == 1 and "session-refused" in done.stdout
+    assert "counted quirk-error_bursts" in stop(eka)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (("vobiz", "--listen", "http://0.0.0.0:0"), 2, "set LAB_AUTH_ID and LAB_AUTH_TOKEN"),
+        (("vobiz", "--listen", "ws://127.0.0.1:0"), 2, "not a http:// address"),
+        (("vobiz", "--route", "calls.example.org"), 2, "--route takes PUBLIC=LOCAL"),
+        (("vobiz", "--speed", "0"), 2, "neither a positive number nor max"),
+        (("vobiz", "--audio", "none.wav"), 1, "none.wav: No such file"),
+        (("eka", "--listen", "http://0.0.0.0:0"), 2, "can be reached by others"),
+        (("eka", "--quirk", "none"), 2, "streaming_disabled"),
+        (("call",), 2, "Missing argument"),
+        (("call", "https://a.example"), 2, "url is not a ws:// or wss:// address"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, arguments: tuple[str, ...], code: int, what: str) -> None:
+    """A wrong option ends with 2, what cannot be done with 1, and either with a line that says it."""
+    done = run(tmp_path, "lab", *arguments)
+    assert done.returncode == code, done.stderr
+    assert what in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """It ends with a line that says so."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for name in ("vobiz", "eka"):
+            done = run(tmp_path, "lab", name, "--listen", address)
+            assert done.returncode == 1 and "Traceback" not in done.stderr
+            assert "ddress already in use" in done.stderr
+
+
+def test_an_account_of_ones_own(tmp_path: Path, stack: ExitStack) -> None:
+    """Who may ask can be said by the environment, and that token is not shown."""
+    own = {"LAB_AUTH_ID": "MA_OWN", "LAB_AUTH_TOKEN": "t0psecret"}
+    vobiz = stack.enter_context(running(tmp_path, "lab", "vobiz", "--listen", "http://127.0.0.1:0", **own))
+    account = exports(vobiz.wait_for("export VOBIZ_BASE_URL"))
+    assert account["VOBIZ_AUTH_ID"] == "MA_OWN"
+    env = account | {"VOBIZ_AUTH_TOKEN": "t0psecret"}
+    assert "Call not found" in run(tmp_path, "vobiz", "stream", "stop-all", "none", **env).stderr
+    assert (
+        "HTTP 401" in run(tmp_path, "vobiz", "stream", "stop-all", "none", **env | {"VOBIZ_AUTH_TOKEN": "lab"}).stderr
+    )
+    assert "t0psecret" not in stop(vobiz)
