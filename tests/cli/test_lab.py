@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import socket
 import wave
@@ -14,32 +15,14 @@ from pathlib import Path
 import pytest
 from cli_kit import Running, run, running
 
-PIPELINE = """\
-source:
-  use: vobiz
-  listen: ws://127.0.0.1:0/vobiz
-  secret: s3cret
-  control: http://127.0.0.1:0
-  public_url: https://calls.example.org
-  auth_token: lab
-  dial: "+911140001000"
-  caller_id: "+911140002000"
-  reconnect_s: 30
-transforms:
-  - use: mulaw_decode
-  - use: mix
-  - use: resample
-    rate: 16000
-  - use: energy_vad
-sinks:
-  - use: eka_raw
-    base_url: ${EKA_BASE_URL}
-    client_id: ${EKA_CLIENT_ID}
-    client_secret: ${EKA_CLIENT_SECRET}
-state: state
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "lab.md"
 
 CLIP_S = 24.31
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of the manual's page that are in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def exports(line: str) -> dict[str, str]:
@@ -63,38 +46,35 @@ def stack() -> Iterator[ExitStack]:
 
 
 def test_a_whole_call_between_both_vendors(tmp_path: Path, stack: ExitStack) -> None:
-    """A call that our client makes at the lab is answered by our pipeline, streamed to it, told of, and stored.
+    """The rehearsal of docs/lab.md, with ports that are free: the call is answered, streamed, told of, and stored.
 
     Five processes: EkaScribe, the pipeline as it would run in earnest, with its public address, Vobiz, the client that
     makes the call, and the audit.
     """
-    (tmp_path / "p.yaml").write_text(PIPELINE)
+    (pipeline_text,) = blocks("yaml")
+    free = re.sub(r"(127\.0\.0\.1):\d+", r"\1:0", pipeline_text).replace("  dial:", "  reconnect_s: 30\n  dial:")
+    (tmp_path / "clinic.yaml").write_text(f"{free}state: state\n")
+    (block,) = (each for each in blocks("console") if "clinic.yaml" in each)
+    on_eka, on_pipeline, on_vobiz, on_call = (shlex.split(line)[2:] for line in block.splitlines())
     for name in ("eka", "vobiz"):
         (tmp_path / name).mkdir()
-    eka = stack.enter_context(running(tmp_path / "eka", "lab", "eka", "--listen", "http://127.0.0.1:0"))
+    eka = stack.enter_context(running(tmp_path / "eka", *on_eka, "--listen", "http://127.0.0.1:0"))
     login = exports(eka.wait_for("export EKA_BASE_URL"))
-    pipeline = stack.enter_context(running(tmp_path, "run", "p.yaml", **login))
-    lines = [pipeline.wait_for("answers at" if number == 0 else "listens at") for number in range(2)]
-    control, media = (re.findall(r"(?:http|ws)://127.0.0.1:\d+", line)[0] for line in lines)
-    routes = (
-        *("--route", f"https://calls.example.org/vobiz={media.replace('ws', 'http')}/vobiz"),
-        *("--route", f"https://calls.example.org={control}"),
-    )
-    vobiz = stack.enter_context(
-        running(tmp_path / "vobiz", "lab", "vobiz", "--listen", "http://127.0.0.1:0", "--speed", "20", *routes)
-    )
+    pipeline = stack.enter_context(running(tmp_path, *on_pipeline, **login))
+    control = pipeline.wait_for("control answers at").split()[-1]
+    media = pipeline.wait_for("listens at").split()[-1]
+    here = {"http://127.0.0.1:8080/vobiz": media.replace("ws", "http", 1), "http://127.0.0.1:8081": control}
+    parts = (part.partition("=") for part in on_vobiz)
+    led = [f"{public}={here[local]}" if local else public for public, _, local in parts]
+    vobiz = stack.enter_context(running(tmp_path / "vobiz", *led, "--listen", "http://127.0.0.1:0", "--speed", "20"))
     account = exports(vobiz.wait_for("export VOBIZ_BASE_URL"))
-    base = "https://calls.example.org"
-    numbers = ("--from", "+911140001000", "--to", "+919800000000")
-    urls = ("--answer-url", f"{base}/answer", "--hangup-url", f"{base}/hangup")
-    made = run(tmp_path, "vobiz", "call", "make", *numbers, *urls, **account)
+    made = run(tmp_path, *on_call, **account)
     assert made.returncode == 0, made.stderr
     call = made.stdout.strip()
     vobiz.wait_for(f"call {call}: callback Hangup to https://calls.example.org/…: taken")
     pipeline.wait_for(f"call {call}: ended")
     said = [stop(process) for process in (vobiz, pipeline, eka)]
-    audit = json.loads(run(tmp_path, "audit", call, "--state", "state", "--json").stdout)
-    (record,) = audit if isinstance(audit, list) else [audit]
+    record = json.loads(run(tmp_path, "audit", call, "--state", "state", "--json").stdout)
     assert record["status"] == "complete"
     (sink,) = record["sinks"]
     assert sink["delivered"] == sink["received"] > 16_000 * (CLIP_S - 1)
@@ -104,7 +84,7 @@ def test_a_whole_call_between_both_vendors(tmp_path: Path, stack: ExitStack) -> 
     stored = list((tmp_path / "eka" / "mediaflow-data" / "eka").rglob("*.wav"))
     assert sum(seconds(file) for file in stored) == pytest.approx(sink["delivered"] / 16_000)
     everything = "".join(said) + json.dumps(record)
-    assert "s3cret" not in everything and "+919800000000" not in everything
+    assert "s3cret" not in everything and "+9198" not in everything and "wrong" not in everything
 
 
 def seconds(file: Path) -> float:

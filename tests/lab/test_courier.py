@@ -26,7 +26,7 @@ FIELDS = {"Event": "PlayedStream", "CallUUID": "call-1", "StreamID": "s-1", "Nam
 @pytest.fixture(autouse=True)
 def quick_retries() -> Iterator[None]:
     """Try again at once, as often as ever."""
-    with stamina.set_testing(True, attempts=4):
+    with stamina.set_testing(True, attempts=9, cap=True):
         yield
 
 
