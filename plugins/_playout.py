@@ -52,8 +52,9 @@ class PlayOut:
         """Seconds that were played."""
         self._speed, self._played = speed, played
         self._recording = _Recording(file) if file is not None else None
+        self.waiting_s = 0.0
+        """Seconds that are still to be played."""
         self._queue: deque[tuple[bytes, AudioFormat] | str] = deque()
-        self._waiting_s = 0.0
         self._work = anyio.Event()
 
     @property
@@ -64,11 +65,11 @@ class PlayOut:
     def play(self, data: bytes, format: AudioFormat) -> bool:
         """Queue whole samples; False where too much waits already, and they are thrown away."""
         seconds = format.sample_count(data) / format.sample_rate
-        if self._waiting_s + seconds > LONGEST_S:
+        if self.waiting_s + seconds > LONGEST_S:
             return False
         step = format.sample_rate * PIECE_MS // 1000 * format.sample_bytes
         self._queue.extend((data[at : at + step], format) for at in range(0, len(data), step))
-        self._waiting_s += seconds
+        self.waiting_s += seconds
         self._work.set()
         return True
 
@@ -80,7 +81,7 @@ class PlayOut:
     def clear(self) -> None:
         """Throw away what was not played."""
         self._queue.clear()
-        self._waiting_s = 0.0
+        self.waiting_s = 0.0
 
     async def run(self) -> None:
         """Play until cancelled; what was played by then is in the file."""
@@ -95,7 +96,7 @@ class PlayOut:
                     await self._played(item)
                     continue
                 seconds = item[1].sample_count(item[0]) / item[1].sample_rate
-                self._waiting_s -= seconds
+                self.waiting_s = self.waiting_s - seconds if self._queue else 0.0  # without a rest of rounding
                 if self._recording is not None:
                     await self._recording.write(*item)
                 if self._speed == "max":
@@ -134,6 +135,8 @@ class TalkBack:
             played["played_s"] = round(self._playout.played_s, 3)
         if self._playout.files:
             played["played"] = self._playout.files
+        if self._playout.waiting_s:
+            played["unplayed_s"] = round(self._playout.waiting_s, 3)
         return {**self._counts, **played}
 
     async def run(self) -> None:

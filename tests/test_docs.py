@@ -89,7 +89,7 @@ def test_every_pipeline_in_the_documents_loads(block: str, tmp_path: Path, monke
 
 
 def commands() -> list[str]:
-    """Return every command of the documents, once; those of the rehearsal in docs/lab.md run in tests/cli/test_lab.py."""
+    """Return every command of the documents, once; the rehearsal of docs/lab.md runs in tests/cli/test_lab.py."""
     found = [
         line[2:]
         for page in PAGES
