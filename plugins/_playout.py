@@ -96,7 +96,7 @@ class PlayOut:
                     await self._played(item)
                     continue
                 seconds = item[1].sample_count(item[0]) / item[1].sample_rate
-                self.waiting_s = self.waiting_s - seconds if self._queue else 0.0  # without a rest of rounding
+                self.waiting_s -= seconds
                 if self._recording is not None:
                     await self._recording.write(*item)
                 if self._speed == "max":
@@ -135,8 +135,8 @@ class TalkBack:
             played["played_s"] = round(self._playout.played_s, 3)
         if self._playout.files:
             played["played"] = self._playout.files
-        if self._playout.waiting_s:
-            played["unplayed_s"] = round(self._playout.waiting_s, 3)
+        if unplayed := round(self._playout.waiting_s, 3):
+            played["unplayed_s"] = unplayed
         return {**self._counts, **played}
 
     async def run(self) -> None:

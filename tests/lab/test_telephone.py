@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 import stamina
+from anyio.abc import SocketAttribute, SocketStream
 from lab_kit import FRAMES, Socket, staged
 
 from mediaflow import AudioFormat, callback, dsp, envelope
@@ -146,23 +149,33 @@ async def test_a_wait_that_is_over(tmp_path: Path) -> None:
     assert (hangup["HangupSource"], hangup["HangupCauseCode"]) == ("Vobiz", "4000")
 
 
-async def test_an_app_that_keeps_its_socket_open_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_app_that_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that is over does not wait for its app longer than a little: it is cut off, and told of."""
     monkeypatch.setattr(telephone, "CLOSE_S", 0.1)
-    deaf = anyio.Event()
+    connected = anyio.Event()
 
-    async def stay(socket: Socket) -> None:
-        await deaf.wait()
+    async def deaf(stream: SocketStream) -> None:
+        async with stream:
+            request = await stream.receive()
+            key = next(line[19:] for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key: "))
+            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            upgrade = b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            await stream.send(upgrade + accept + b"\r\n\r\n")
+            connected.set()
+            await anyio.sleep_forever()
 
-    async with staged(tmp_path, speed=1.0, frames=3000) as stage:
-        stage.app.script = stay
-        stage.app.stream()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    async with staged(tmp_path, speed=1.0, frames=3000) as stage, listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, deaf)
+        stage.app.xml = f"<Response><Stream>ws://127.0.0.1:{port}/</Stream><Wait length='60'/></Response>".encode()
         call = await stage.call()
-        await stage.app.until(lambda: stage.app.sockets and stage.app.sockets[0].messages)
-        assert await stage.client.hang_up(call)
-        hangup = await stage.hung_up()
+        await connected.wait()
+        with anyio.fail_after(10):  # of the thirty that the audio would have to be read
+            assert await stage.client.hang_up(call)
+            hangup = await stage.hung_up()
         assert (hangup["HangupSource"], hangup["HangupCauseCode"]) == ("API", "4000")
-        deaf.set()
+        tasks.cancel_scope.cancel()
 
 
 async def test_callbacks_that_nobody_takes(tmp_path: Path) -> None:

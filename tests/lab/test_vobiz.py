@@ -144,6 +144,8 @@ async def test_what_is_refused_and_how(tmp_path: Path) -> None:
             assert (await ask("GET", "/Call/", headers=headers))[0] == 401
         assert (await web.get(f"{root}/Call/", auth=(ID, TOKEN))).status_code == 200
         assert (await web.get(f"{root}/Call/", auth=(ID, "no"))).status_code == 401
+        elsewhere = f"{stage.url.removesuffix('/api/v1')}/Call/{call.id}/"
+        assert (await web.get(elsewhere, headers=OWN)).status_code == 401
         assert (await ask("DELETE", "/Call/none/"))[1]["error"] == "Call not found"
         assert (await ask("GET", f"/Call/{call.id}/Stream/none/"))[1]["error"] == "Stream not found"
         assert (await ask("PUT", f"/Call/{call.id}/"))[0] == 405

@@ -88,7 +88,7 @@ async def test_a_checkpoint_is_told_when_it_is_played(clock: Clock, speed: float
         await clock.go(0.04 / speed)
         assert queue.told == ["first", "second"]
         assert playout.played_s == pytest.approx(1.0)
-        assert playout.waiting_s == 0
+        assert playout.waiting_s == pytest.approx(0.0)
 
 
 async def test_what_is_cleared_is_never_played(clock: Clock, tmp_path: Path) -> None:
