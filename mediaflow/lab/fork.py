@@ -86,21 +86,18 @@ def pipeline(
     env = {"LAB_URL": url, "LAB_AUDIO": str(rig.audio), "LAB_SPEED": str(rig.speed)}
     base = config.load(str(files("mediaflow_pipelines") / "lab_call.yaml"), rig.plugins, env)
     make = rig.plugins.components
-    steps = [("resample", make["resample"].component(rate=RATES[content_type]))]
+    steps: list[tuple[str, dict[str, Any]]] = [("mulaw_decode", {}), ("alaw_decode", {})]
+    steps.append(("resample", {"rate": RATES[content_type]}))
     if track != "both":
-        steps.insert(0, ("select", make["select"].component(track=track)))
+        steps.insert(0, ("select", {"track": track}))
     if content_type == "audio/x-mulaw;rate=8000":
-        steps.append(("mulaw_encode", make["mulaw_encode"].component()))
-    # A track that the file has not got cannot be selected; the carrier would send nothing, and so do we.
-    places: dict[config.Place, str] = {("source",): "file", ("sinks", 0): "vobiz_call"}
-    names: dict[config.Place, str] = {
-        **places,
-        **{("transforms", index): name for index, (name, _) in enumerate(steps)},
-    }
+        steps.append(("mulaw_encode", {}))
+    names: dict[config.Place, str] = {("source",): "file", ("sinks", 0): "vobiz_call"}
+    names |= {("transforms", index): name for index, (name, _) in enumerate(steps)}
     return msgspec.structs.replace(
         base,
         source=msgspec.structs.replace(base.source, id=call_id, start_s=start_s),
-        transforms=tuple(step for _, step in steps),
+        transforms=tuple(make[name].component(**given) for name, given in steps),
         sinks=(msgspec.structs.replace(base.sinks[0], url=Secret(url), content_type=content_type, **options),),
         names=names,
         marks=dict.fromkeys(names, (1, 1)),

@@ -231,7 +231,7 @@ class Carrier:
 
     def _start(self, request: Request, call: Call) -> tuple[int, object]:
         body = _body(request)
-        if call.status != "in-progress":
+        if call.status != "in-progress" or call.cause is not None:  # it is being hung up
             raise _Fault(404, _error("Call not found"))
         given = {FROM_REST.get(name, name): value for name, value in body.items() if name != "service_url"}
         try:

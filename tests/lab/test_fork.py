@@ -11,9 +11,10 @@ import pytest
 import stamina
 from lab_kit import FRAMES, Socket, conversation, staged
 
-from mediaflow import SourceError, plugins, vobiz
+from mediaflow import AudioFormat, SourceError, dsp, plugins, vobiz
 from mediaflow.lab import fork
 from mediaflow.lab.fork import Rig
+from mediaflow.wav import WavReader, WavWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,25 @@ async def test_every_format_and_track(
     assert sorted(socket.tracks) == sorted(tracks * FRAMES)
     payloads = [message["media"]["payload"] for message in socket.messages if message["event"] == "media"]
     assert {len(base64.b64decode(payload)) for payload in payloads} == {size}
+
+
+async def test_a_recording_in_g711(tmp_path: Path) -> None:
+    """A conversation that was recorded in µ-law is talked like any other."""
+    async with staged(tmp_path) as stage:
+        pcm = WavReader(tmp_path / "conversation.wav")
+        codes = dsp.mulaw_encode(pcm.read(100_000))
+        pcm.close()
+        (tmp_path / "conversation.wav").unlink()
+        writer = WavWriter(tmp_path / "conversation.wav", AudioFormat("mulaw", 8000, 2))
+        writer.write(codes)
+        writer.sync()
+        writer.close()
+        stage.app.stream('audioTrack="outbound" contentType="audio/x-mulaw;rate=8000"')
+        await stage.call()
+        await stage.hung_up()
+    (socket,) = stage.app.sockets
+    heard = b"".join(base64.b64decode(each["media"]["payload"]) for each in socket.messages if each["event"] == "media")
+    assert heard == codes[1::2]
 
 
 async def test_a_lost_socket_is_connected_again(tmp_path: Path) -> None:
