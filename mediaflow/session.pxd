@@ -14,7 +14,7 @@ cdef class LiveSession:
     cdef readonly bint broke
     cdef public object reply
     cdef bint _sinks_done, _ending
-    cdef object _sink_failed, _amended, _ended, _format
+    cdef object _sink_failed, _amended, _noted, _ended, _format
     cdef dict _tracks, _chains, _lost
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes

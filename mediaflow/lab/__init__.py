@@ -8,6 +8,9 @@ energy_vad → speech_chunks → disk``, run by the same engine over real socket
 
 A pipeline with a reply is called by ``lab_talk.yaml``, with the caller's side only, as carriers do.
 
+`Lab` does that for one call and one pipeline, in one process.  The other files serve whoever comes: `vobiz` is the
+carrier with all that belongs to a call, `eka` the service, and `caller` calls any media server.
+
 A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN`` (or ``MEDIA_STREAMS_LISTEN``, by
 the name of its source), ``EKA_BASE_URL`` and ``EKA_TOKEN`` the lab puts its own addresses.  One that has an address
 written out is refused: it would call a vendor.
