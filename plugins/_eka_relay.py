@@ -12,7 +12,8 @@ It is done in a pause, so that no word is cut in two: from ``SOFT`` of the lengt
 ``Cut``, or at once if nobody speaks.  Where there is no pause, or nothing in the pipeline tells of pauses, it is done
 at ``HARD``, wherever that is.  A sample is in one session or the other, never in both or none.
 
-Where the next session cannot be had the call stays with the one it has, which may take it all the same.
+While the next session is opened the call's audio waits in front of the sink.  Where it cannot be had, or not within
+``OPEN_S``, the call stays with the session it has, which may take it all the same.
 
 ``delivered`` goes up to the first sample that is in doubt: behind a session that has not confirmed all, what the next
 one holds is not counted.
@@ -37,6 +38,9 @@ SOFT, HARD = 0.9, 0.99
 
 The rest is for what the service may count and we do not: the time from its creation to the first sample."""
 
+OPEN_S = 15.0
+"""How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
+
 
 class Part:
     """One session of a call; ``before`` is the id of the one before it."""
@@ -49,6 +53,7 @@ class Part:
         self.given = 0
         """Samples that it was given."""
         self.writer: Writer
+        self.scope = anyio.CancelScope()
         self.opened, self.over = anyio.Event(), anyio.Event()
         self._full = anyio.Event()
 
@@ -65,7 +70,8 @@ class Part:
     async def run(self, carry: Callable[[Part], Awaitable[None]]) -> None:
         """Do all of ``carry``, and keep what goes wrong in it."""
         try:
-            await carry(self)
+            with self.scope:
+                await carry(self)
         except Exception as error:  # raised again by the relay, where no task group wraps it
             self.failure = error
         finally:
@@ -108,7 +114,8 @@ class Relay(Writer):
         failure: Exception | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
-                first = await self._open()
+                first = self._start()
+                await first.opened.wait()
                 if first.failure is not None:
                     raise first.failure
                 self._parts.append(first)
@@ -164,15 +171,19 @@ class Relay(Writer):
         elif isinstance(item, SpeechStarted):
             self._limit = self._hard
 
-    async def _open(self) -> Part:
+    def _start(self) -> Part:
         last = self._parts[-1] if self._parts else None
         part = Part(len(self._parts) + 1, last.session_id if last is not None else "")
         self._tasks.start_soon(part.run, self._carry)
-        await part.opened.wait()
         return part
 
     async def _hand_over(self) -> None:
-        last, part = self._parts[-1], await self._open()
+        last, part = self._parts[-1], self._start()
+        with anyio.move_on_after(OPEN_S):
+            await part.opened.wait()
+        if not part.opened.is_set():
+            part.scope.cancel()
+            part.failure = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         if part.failure is not None:
             if not isinstance(part.failure, SinkError):
                 raise part.failure
