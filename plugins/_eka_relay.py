@@ -51,7 +51,7 @@ class Part:
         self.outcome: Mapping[str, Any] = {}
         self.failure: Exception | None = None
         self.given = 0
-        """Samples that it was given."""
+        """Samples that it was given, once it is closed."""
         self.writer: Writer
         self.scope = anyio.CancelScope()
         self.opened, self.over = anyio.Event(), anyio.Event()
@@ -85,8 +85,12 @@ class Relay(Writer):
     def __init__(self, carry: Callable[[Part], Awaitable[None]], format: AudioFormat, longest_s: float | None) -> None:
         self._carry, self._longest_s = carry, longest_s
         longest = float("inf") if longest_s is None else longest_s * format.sample_rate
-        self._soft, self._hard = longest * SOFT, max(longest * HARD // 1, 1)
+        # In bytes of the session that is written to, since that is what a frame knows without computing.
+        self._size = format.sample_bytes
+        self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
         self._limit = self._hard  # the soft one in a pause
+        self._given = 0
+        self._writer: Writer
         self._parts: list[Part] = []
         self._tasks: anyio.abc.TaskGroup
 
@@ -96,7 +100,7 @@ class Relay(Writer):
         for part in self._parts:
             delivered += part.writer.delivered
             if part.writer.delivered < part.given:
-                break
+                break  # never the last one, whose figure is still open
         return delivered
 
     @property
@@ -118,7 +122,7 @@ class Relay(Writer):
                 await first.opened.wait()
                 if first.failure is not None:
                     raise first.failure
-                self._parts.append(first)
+                self._go_on_with(first)
                 yield
                 self._parts[-1].close()
                 for part in self._parts:
@@ -132,38 +136,35 @@ class Relay(Writer):
                 raise each
 
     def write_nowait(self, item: Item) -> bool:
-        part = self._parts[-1]
-        if not isinstance(item, AudioFrame):
-            self._listen(item)
-            return part.given < self._limit and part.writer.write_nowait(item)
-        samples = item.sample_count
-        if part.given + samples > self._limit or not part.writer.write_nowait(item):
-            return False
-        part.given += samples
-        return True
+        if isinstance(item, AudioFrame):
+            given = self._given + len(item.data)
+            if given > self._limit or not self._writer.write_nowait(item):
+                return False
+            self._given = given
+            return True
+        self._listen(item)
+        return self._given < self._limit and self._writer.write_nowait(item)
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            if self._parts[-1].given >= self._limit:
+            if self._given >= self._limit:
                 await self._hand_over()
-            while self._parts[-1].given + item.sample_count > self._hard:
-                head = int(self._hard) - self._parts[-1].given
+            while self._given + len(item.data) > self._hard:
+                head = int(self._hard) - self._given
                 if head:
-                    await self._write(item.replace(item.data[: head * item.format.sample_bytes]))
-                    rest = item.data[head * item.format.sample_bytes :]
-                    item = item.replace(rest, position=item.position + head)
+                    await self._write(item.replace(item.data[:head]))
+                    item = item.replace(item.data[head:], position=item.position + head // self._size)
                 await self._hand_over()
             await self._write(item)
         else:
             self._listen(item)
-            await self._parts[-1].writer.write(item)
-            if self._parts[-1].given >= self._limit:
+            await self._writer.write(item)
+            if self._given >= self._limit:
                 await self._hand_over()
 
     async def _write(self, frame: AudioFrame) -> None:
-        part = self._parts[-1]
-        await part.writer.write(frame)
-        part.given += frame.sample_count
+        await self._writer.write(frame)
+        self._given += len(frame.data)
 
     def _listen(self, item: Item) -> None:
         if isinstance(item, SpeechEnded | Cut):
@@ -176,6 +177,10 @@ class Relay(Writer):
         part = Part(len(self._parts) + 1, last.session_id if last is not None else "")
         self._tasks.start_soon(part.run, self._carry)
         return part
+
+    def _go_on_with(self, part: Part) -> None:
+        self._parts.append(part)
+        self._writer, self._given = part.writer, 0
 
     async def _hand_over(self) -> None:
         last, part = self._parts[-1], self._start()
@@ -197,6 +202,7 @@ class Relay(Writer):
                 part.failure.code,
             )
             return
-        self._parts.append(part)
+        last.given = self._given // self._size
+        self._go_on_with(part)
         last.close()
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)
