@@ -60,7 +60,10 @@ class TransportLine(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
-        self._transport.write(data)
+        if self._transport.is_closing():
+            self.full = True  # up to `connection_lost`
+        else:
+            self._transport.write(data)
 
     def end(self) -> None:
         """End our direction; a TLS connection closes as a whole."""
