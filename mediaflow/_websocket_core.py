@@ -87,7 +87,8 @@ class Line(Protocol):
     """What carries the bytes of one connection.  It calls ``received``, ``expired`` and ``lost`` of its WebSocket."""
 
     full: bool
-    """True while more than WRITE_LIMIT bytes wait to be written."""
+    """True while more than WRITE_LIMIT bytes wait to be written, and where nothing can be any more but ``lost`` was not
+    called yet."""
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
@@ -254,9 +255,9 @@ class WebSocket:
         if not self._refused:
             self._line.resume()
 
-    def received(self, data: bytes) -> None:
-        """Take what the line has read."""
-        self._decoder.feed(data)
+    def received(self, data: bytes | memoryview, size: int = -1) -> None:
+        """Take what the line has read: bytes, or the first ``size`` bytes of a buffer that it uses again."""
+        self._decoder.feed(data, size)
         if not self._refused:
             self._deliver()
 
@@ -317,7 +318,7 @@ class WebSocket:
 
     def send_nowait(self, message: str | bytes) -> bool:
         """Send a message if that needs no waiting, else return False."""
-        if self._line.full or self._closing is not None or self._end is not None:
+        if self._line.full or self._lost or self._closing is not None or self._end is not None:
             return False
         self._write(encode(TEXT if isinstance(message, str) else BINARY, message, self._masks))
         return True
@@ -338,8 +339,12 @@ class WebSocket:
     def _check(self) -> None:
         if self._end is not None:
             raise Closed(*self._end)
-        if self._closing is not None:
-            raise Closed(*self._closing, "us")
+        if self._closing is not None or self._lost:
+            raise Closed(*self._own_end())
+
+    def _own_end(self) -> tuple[int, str, Literal["us", "peer", "broken"]]:
+        """Return how it ends if the peer says nothing more."""
+        return (1006, "", "broken") if self._closing is None else (*self._closing, "us")
 
     def _write(self, frame: bytes) -> None:
         corked = _cork.sockets
@@ -434,7 +439,7 @@ class WebSocket:
             self._gone.set()
 
     def _end_by_loss(self) -> None:
-        self._end = (*self._closing, "us") if self._closing is not None else (1006, "", "broken")
+        self._end = self._own_end()
         self._wake_all()
 
     def _wake_all(self) -> None:
