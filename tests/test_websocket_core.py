@@ -7,6 +7,7 @@ by hand.  Both kinds of line are tried on asyncio: the transport's, and the stre
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from functools import partial
 
 import anyio
 import pytest
+import trustme
 from test_websocket import masked, raw_websocket, rest, running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as library_connect
@@ -305,6 +307,46 @@ async def test_a_library_server_hears_what_we_send_masked() -> None:
                         if not websocket.send_nowait(message):
                             await websocket.send(message)
     assert got == [message.encode() if isinstance(message, str) else message for message in messages]
+
+
+LOOPS = {"asyncio": False, "uvloop": True, "trio": None}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("secure", [False, True])
+def test_every_loop_pauses_and_goes_on_with_and_without_tls(loop: str, secure: bool) -> None:
+    """Large messages with a stop after every tenth, then a close: all arrive, in order."""
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    got: list[bytes] = []
+    messages = [number.to_bytes(4, "big") * 5_000 for number in range(200)]
+
+    def take(message: bytes) -> bool:
+        got.append(message)
+        return len(got) % 10 > 0
+
+    async def run() -> None:
+        done = anyio.Event()
+
+        async def handler(websocket: WebSocket) -> None:
+            with contextlib.suppress(Closed):
+                await websocket.feed(take, anyio.lowlevel.checkpoint)
+            done.set()
+
+        async with running("serve", handler, tls=theirs if secure else None) as server:
+            async with connect(server.url, tls=ours if secure else None) as websocket:
+                for message in messages:
+                    if not websocket.send_nowait(message):
+                        await websocket.send(message)
+            await done.wait()
+
+    if LOOPS[loop] is None:
+        anyio.run(run, backend="trio")
+    else:
+        anyio.run(run, backend_options={"use_uvloop": LOOPS[loop]})
+    assert got == messages
 
 
 @contextmanager

@@ -41,6 +41,7 @@ Nanoseconds for one frame, medians of alternating rounds on a busy machine (benc
 
 import os
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
 from libc.stdint cimport uint8_t, uint64_t
@@ -93,17 +94,20 @@ cdef class Decoder:
 
         What is not pulled out yet stays in front of it.
         """
-        cdef const uint8_t[::1] view
+        cdef Py_buffer view
         cdef bytes read
         if self._over:
             return
         if PyBytes_CheckExact(data):
             read = data
         else:
-            view = data
-            if not 0 <= size <= view.shape[0]:
-                raise ValueError(f"the buffer holds {view.shape[0]} bytes, not {size}")
-            read = PyBytes_FromStringAndSize(<const char *>&view[0] if size else NULL, size)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                if not 0 <= size <= view.len:
+                    raise ValueError(f"the buffer holds {view.len} bytes, not {size}")
+                read = PyBytes_FromStringAndSize(<const char *>view.buf, size)
+            finally:
+                PyBuffer_Release(&view)
         if self._at != self._end:
             read = self._at[:self._end - self._at] + read
         self._data = read
