@@ -118,8 +118,6 @@ class Line(Protocol):
 class _Cork:
     """The sockets with frames to be written when the read that is being looked at is done; None outside of one."""
 
-    __slots__ = ("sockets",)
-
     def __init__(self) -> None:
         self.sockets: list[WebSocket] | None = None
 
@@ -136,29 +134,6 @@ _thread = _Thread()
 
 class WebSocket:
     """An open connection.  One task may receive while another sends."""
-
-    __slots__ = (
-        "_closing",
-        "_cork",
-        "_decoder",
-        "_end",
-        "_failure",
-        "_gone",
-        "_inbox",
-        "_line",
-        "_lost",
-        "_masks",
-        "_out",
-        "_out_size",
-        "_path",
-        "_pinged",
-        "_pings",
-        "_pongs",
-        "_receiving",
-        "_refused",
-        "_take",
-        "_waiter",
-    )
 
     def __init__(self, line: Line, path: str, *, server: bool, max_message: int) -> None:
         self._line, self._path, self._cork = line, path, _thread.cork

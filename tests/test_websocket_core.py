@@ -243,7 +243,7 @@ class Recorder:
         raise NotImplementedError
 
 
-def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
+async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
     """Twelve messages in one read give one write per socket; a long answer is not held back without bound."""
     carrier_line, eka_line = Recorder(), Recorder()
     carrier = WebSocket(carrier_line, "/", server=True, max_message=1 << 20)
@@ -253,14 +253,17 @@ def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
     def take(message: bytes) -> bool:
         return eka.send_nowait(block) and carrier.send_nowait(b"ok")
 
-    carrier._take = take
-    carrier.received(masked(0x82, b"x") * 12 + masked(0x89, b"p"))
-    assert [len(write) for write in eka_line.writes] == [12 * (640 + 4)]
-    assert carrier_line.writes == [b"\x82\x02ok" * 12 + b"\x8a\x01p"]
-    carrier.received(masked(0x82, b"x") * 1000)
-    assert max(len(write) for write in eka_line.writes) <= core.WRITE_LIMIT + 644
-    assert sum(len(write) for write in eka_line.writes) == 1012 * 644
-    assert eka.send_nowait(b"outside") and eka_line.writes[-1] == b"\x82\x07outside"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(carrier.feed, take, anyio.lowlevel.checkpoint)
+        await anyio.wait_all_tasks_blocked()
+        carrier.received(masked(0x82, b"x") * 12 + masked(0x89, b"p"))
+        assert [len(write) for write in eka_line.writes] == [12 * (640 + 4)]
+        assert carrier_line.writes == [b"\x82\x02ok" * 12 + b"\x8a\x01p"]
+        carrier.received(masked(0x82, b"x") * 1000)
+        assert max(len(write) for write in eka_line.writes) <= core.WRITE_LIMIT + 644
+        assert sum(len(write) for write in eka_line.writes) == 1012 * 644
+        assert eka.send_nowait(b"outside") and eka_line.writes[-1] == b"\x82\x07outside"
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

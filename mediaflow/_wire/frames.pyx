@@ -89,7 +89,7 @@ cdef class Decoder:
     def __dealloc__(self):
         free(self._held)
 
-    def feed(self, data, Py_ssize_t size=-1) -> None:
+    cpdef feed(self, data, Py_ssize_t size=-1):
         """Take what was read: ``bytes``, or the first ``size`` bytes of a buffer, which may be used again.
 
         What is not pulled out yet stays in front of it.
@@ -114,7 +114,7 @@ cdef class Decoder:
         self._at = PyBytes_AS_STRING(read)
         self._end = self._at + PyBytes_GET_SIZE(read)
 
-    def deliver(self, take) -> int:
+    cpdef int deliver(self, take) except -1:
         """Call ``take`` with message after message, each as ``bytes``, as long as it returns True.
 
         Returns why it stopped: 0, all that was fed is used up; TEXT or BINARY, ``take`` wants no more than this one for
