@@ -58,23 +58,27 @@ class _Writer(EkaWriter):
     ) -> None:
         super().__init__(session, format)
         self._sink, self._stream = sink, stream
-        self._size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
+        self._message_samples = format.sample_rate * sink.message_ms // 1000
+        self._size = self._message_samples * format.sample_bytes
         self._pending = bytearray()
 
     def write_nowait(self, item: Item) -> bool:
         if not isinstance(item, AudioFrame):
             return True
-        size = self._size
-        if len(self._pending) + len(item.data) < size:
-            self._pending += item.data
+        size, pending = self._size, self._pending
+        if not pending and len(item.data) == size:  # a message as it comes
+            if not self._stream.send_nowait(item.data):
+                return False
+            self._sent += self._message_samples
             return True
-        data = bytes(self._pending) + item.data
+        if len(pending) + len(item.data) < size:
+            pending += item.data
+            return True
+        data = bytes(pending) + item.data
         done = 0
-        while len(data) - done >= size:
-            if not self._stream.send_nowait(data[done : done + size]):
-                break
+        while len(data) - done >= size and self._stream.send_nowait(data[done : done + size]):
             done += size
-            self._sent += self._format.sample_count(data[:size])
+            self._sent += self._message_samples
         if not done:
             return False
         self._pending = bytearray(data[done:])

@@ -51,7 +51,7 @@ class AudioStream:
 
     def send_nowait(self, pcm: bytes) -> bool:
         """Send whole samples if that needs no waiting, else return False."""
-        return self._socket.send_nowait(self._message(pcm))
+        return self._socket.send_nowait(pcm if self._rate is None else self._message(pcm))
 
     async def read(self) -> bool:
         """Wait until the service has read what was sent, for it answers a ping only then; False if it has closed."""
