@@ -11,7 +11,6 @@ The blocks of every run are checked to the end of every call; what is wrong with
 
 from __future__ import annotations
 
-import shutil
 import signal
 import ssl
 import tempfile
@@ -104,8 +103,8 @@ def running(row: Row, tls: bool = False) -> Iterator[Run]:
     two = row.name == JSON_ROW
     encoding, tracks = ("audio/x-l16", 2) if two else ("audio/x-mulaw", 1)
     files = _files(row.convert, encoding, tracks)
-    folder = Path(tempfile.mkdtemp(prefix="mediaflow-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="mediaflow-bench-") as name:
+        folder = Path(name)
         made = certificates(folder) if tls else None
         options = Options(
             files.media,
@@ -127,8 +126,6 @@ def running(row: Row, tls: bool = False) -> Iterator[Run]:
                 started(row, Place(folder, load.port, rest_url, made)) as server,
             ):
                 yield Run(row, server, load)
-    finally:
-        shutil.rmtree(folder)
 
 
 def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Record:
