@@ -75,7 +75,8 @@ async def test_our_client_streams_a_live_call(tmp_path: Path) -> None:
         assert not by_id[second.stream_id].closed
         await stage.client.stop_streams(call.id)
         await stage.app.until(lambda: by_id[second.stream_id].closed)
-        await call.forks[1].over.wait()
+        for fork in call.forks:
+            await fork.over.wait()
         ended = [stream async for stream in stage.client.streams(call.id)]
         assert [stream.status for stream in ended] == ["completed", "completed"]
         assert all(stream.end_time for stream in ended)
