@@ -17,6 +17,7 @@ import stamina
 from lab_kit import Stage, staged
 
 from mediaflow import Secret, vobiz
+from mediaflow.httpd import Request
 from mediaflow.lab.telephone import Call
 from mediaflow.lab.vobiz import CREDENTIALS
 from mediaflow.vobiz import Credentials, StreamRequest, VobizError
@@ -168,6 +169,17 @@ async def test_what_is_refused_and_how(tmp_path: Path) -> None:
         async with vobiz.connect(Credentials(ID, Secret("wrong")), stage.url) as stranger:
             with pytest.raises(VobizError, match="HTTP 401"):
                 await stranger.stop_streams(call.id)
+
+
+async def test_a_call_that_is_being_hung_up(tmp_path: Path) -> None:
+    """It is not forked any more, and the fork would have nothing to end it."""
+    async with _live(tmp_path) as (stage, call, url):
+        call.hang_up()
+        path = f"/api/v1/Account/{ID}/Call/{call.id}/Stream/"
+        headers = {name.lower(): value for name, value in OWN.items()}
+        body = json.dumps({"service_url": url}).encode()
+        assert (await stage.carrier.answer(Request("POST", path, "", headers, body))).status == 404
+        await stage.hung_up()
 
 
 async def test_one_call_too_many(tmp_path: Path) -> None:
