@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,6 +129,12 @@ async def test_plivos_own_client_drives_it(tmp_path: Path, monkeypatch: pytest.M
         assert done["stream"].stream_id == call.forks[0].id
         assert (done["stream"].service_url, done["stream"].audio_track) == (media, "both")
         assert call.source == "API"
+
+
+def test_it_needs_no_extra() -> None:
+    """The lab starts where neither starlette nor uvicorn is installed."""
+    code = "import sys; sys.modules.update(starlette=None, uvicorn=None); import mediaflow.lab.vobiz, mediaflow.lab.eka"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
 
 
 async def test_what_is_refused_and_how(tmp_path: Path) -> None:
