@@ -41,23 +41,20 @@ class Routes:
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
-        self._pairs = sorted(((_bare(public), local) for public, local in pairs), key=lambda pair: -len(pair[0]))
+        bare = ((public.partition("://")[2].rstrip("/"), local.rstrip("/")) for public, local in pairs)
+        self._pairs = sorted(bare, key=lambda pair: -len(pair[0]))
 
     def lead(self, url: str) -> str:
         """Return the address to connect to for ``url``; a WebSocket's stays one."""
-        bare = _bare(url)
+        bare = url.partition("://")[2]
         for public, local in self._pairs:
             rest = bare.removeprefix(public)
             if rest != bare and rest[:1] in ("", "/", "?"):
-                scheme, _, place = local.rstrip("/").partition("://")
+                scheme, _, place = local.partition("://")
                 if url.startswith("ws"):
                     scheme = scheme.replace("http", "ws")
                 return f"{scheme}://{place}{rest}"
         return url
-
-
-def _bare(url: str) -> str:
-    return url.partition("://")[2].rstrip("/") if url.endswith("/") else url.partition("://")[2]
 
 
 class Courier:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import stamina
 from lab_kit import Stage, staged
 
 from mediaflow import Secret, vobiz
+from mediaflow.httpd import Request
 from mediaflow.lab.telephone import Call
 from mediaflow.lab.vobiz import CREDENTIALS
 from mediaflow.vobiz import Credentials, StreamRequest, VobizError
@@ -75,7 +78,8 @@ async def test_our_client_streams_a_live_call(tmp_path: Path) -> None:
         assert not by_id[second.stream_id].closed
         await stage.client.stop_streams(call.id)
         await stage.app.until(lambda: by_id[second.stream_id].closed)
-        await call.forks[1].over.wait()
+        for fork in call.forks:
+            await fork.over.wait()
         ended = [stream async for stream in stage.client.streams(call.id)]
         assert [stream.status for stream in ended] == ["completed", "completed"]
         assert all(stream.end_time for stream in ended)
@@ -127,6 +131,12 @@ async def test_plivos_own_client_drives_it(tmp_path: Path, monkeypatch: pytest.M
         assert call.source == "API"
 
 
+def test_it_needs_no_extra() -> None:
+    """The lab starts where neither starlette nor uvicorn is installed."""
+    code = "import sys; sys.modules.update(starlette=None, uvicorn=None); import mediaflow.lab.vobiz, mediaflow.lab.eka"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
+
+
 async def test_what_is_refused_and_how(tmp_path: Path) -> None:
     """Each refusal has the status and the shape that Vobiz gives it; our client makes its error of them."""
     async with _live(tmp_path) as (stage, call, url), httpx.AsyncClient(trust_env=False) as web:
@@ -167,6 +177,17 @@ async def test_what_is_refused_and_how(tmp_path: Path) -> None:
         async with vobiz.connect(Credentials(ID, Secret("wrong")), stage.url) as stranger:
             with pytest.raises(VobizError, match="HTTP 401"):
                 await stranger.stop_streams(call.id)
+
+
+async def test_a_call_that_is_being_hung_up(tmp_path: Path) -> None:
+    """It is not forked any more, and the fork would have nothing to end it."""
+    async with _live(tmp_path) as (stage, call, url):
+        call.hang_up()
+        path = f"/api/v1/Account/{ID}/Call/{call.id}/Stream/"
+        headers = {name.lower(): value for name, value in OWN.items()}
+        body = json.dumps({"service_url": url}).encode()
+        assert (await stage.carrier.answer(Request("POST", path, "", headers, body))).status == 404
+        await stage.hung_up()
 
 
 async def test_one_call_too_many(tmp_path: Path) -> None:
