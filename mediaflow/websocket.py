@@ -170,6 +170,11 @@ class WebSocket:
             await close(code, reason)
             tasks.cancel_scope.cancel()
 
+    async def abort(self) -> None:
+        """Cut the line without a handshake, as a crash does; no error if it is closed already."""
+        if self._connection.protocol.state is not State.CLOSED:
+            await _cut(self._connection)
+
     async def wait_closed(self) -> Closed:
         """Wait until the peer closes, ignoring what it still sends, and return how it did."""
         try:

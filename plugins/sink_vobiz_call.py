@@ -48,6 +48,8 @@ from mediaflow import (
 )
 from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
 
+from . import _vobiz_quirks as vobiz_quirks
+
 FRAME_MS = 20
 
 LEAD_MS = 200
@@ -86,11 +88,15 @@ class VobizCall(Sink, frozen=True, kw_only=True):
     end: Annotated[Literal["close", "stop"], Meta(description="close only, as on today's wire, or say stop first")] = (
         "close"
     )
+    quirks: Annotated[
+        tuple[vobiz_quirks.Quirk, ...], Meta(description="what the carrier shall do wrong, for rehearsals")
+    ] = ()
 
     def check(self) -> None:
         parts = urlsplit(self.url.reveal())
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError("url is not a ws:// or wss:// address with a host")
+        vobiz_quirks.check(self.quirks, self.end)
 
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         wanted = _FORMATS[self.content_type]
@@ -108,7 +114,8 @@ class VobizCall(Sink, frozen=True, kw_only=True):
         self.check_format(format, tracks)
         failure: Exception | None = None
         try:
-            async with websocket.connect(self.url.reveal()) as socket:
+            url = self.url.reveal()
+            async with vobiz_quirks.connect(url, self.quirks) if self.quirks else websocket.connect(url) as socket:
                 writer = _Caller(self, socket, stream, format, tracks)
                 await writer.start()
                 async with anyio.create_task_group() as tasks:
@@ -164,7 +171,12 @@ class _Message(NamedTuple):
 
 class _Caller(Writer):
     def __init__(
-        self, sink: VobizCall, socket: WebSocket, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]
+        self,
+        sink: VobizCall,
+        socket: WebSocket | vobiz_quirks.Line,
+        stream: Stream,
+        format: AudioFormat,
+        tracks: tuple[str, ...],
     ) -> None:
         self._sink, self._socket, self._stream, self._format = sink, socket, stream, format
         self._stream_id = str(uuid.uuid4())
@@ -185,7 +197,8 @@ class _Caller(Writer):
 
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return {"stream_id": self._stream_id, "messages": self._sequence, **self._counts}
+        shown = self._socket.outcome if isinstance(self._socket, vobiz_quirks.Line) else {}
+        return {"stream_id": self._stream_id, "messages": self._sequence, **self._counts, **shown}
 
     def write_nowait(self, item: Item) -> bool:
         if self._failure is not None:
