@@ -34,10 +34,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .. import dsp
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    Sound = NDArray[np.float64]
+    Sound = NDArray[Any]
 
 RATE = 16_000
 """Hz, of everything that is compared."""
@@ -112,7 +111,8 @@ def _sound(track: str, seconds: float, rate: int) -> Sound:
     values[:bins] = random.normal(size=bins) + 1j * random.normal(size=bins)
     values *= _bands(frequencies, track) / np.maximum(frequencies, 1)
     sound: Sound = np.fft.irfft(values, count)
-    return sound * (_RMS / np.sqrt(np.mean(sound**2)))
+    sound *= _RMS / np.sqrt(np.mean(sound**2))
+    return sound
 
 
 def _bands(frequencies: Sound, track: str) -> Sound:
@@ -137,7 +137,7 @@ def examine(stored: bytes, rate: int, said: Said) -> list[Flaw]:
     flaws = [reading.flaw] if reading.flaw is not None else []
     found = {track: _Search(_white(heard, track), reading.sound(track)) for track in said.tracks}
     for track, search in found.items():
-        flaws += _judge(track, search, said)
+        flaws += [flaw for flaw in _judge(track, search, said) if flaw not in flaws]
     if all(_behind_end(heard, search) for search in found.values() if search.present):
         flaws.append(Flaw("added", "sound that was not said, or was said before, stands behind the end"))
     return flaws
@@ -158,6 +158,8 @@ class _Reading(NamedTuple):
 
 def _recognise(heard: Sound, rate: int, said: Said) -> _Reading | None:
     """Return the way of reading in which the call is found best, or None."""
+    import numpy as np
+
     likeness: dict[_Reading, float] = {}
     for reading in _readings(said):
         seen = _at(RATE, reading.view(heard), rate)
@@ -167,7 +169,7 @@ def _recognise(heard: Sound, rate: int, said: Said) -> _Reading | None:
                 _resembles(_white(seen, track), sound) for track, sound in zip(said.tracks, sounds, strict=True)
             )
         else:
-            alike = max(_resembles(seen, sound) for sound in (*sounds, sum(sounds)))
+            alike = max(_resembles(seen, sound) for sound in (*sounds, np.sum(sounds, axis=0)))
         if alike >= _CERTAIN:
             return reading
         likeness[reading] = alike
@@ -340,7 +342,7 @@ def _judge(track: str, search: _Search, said: Said) -> Iterator[Flaw]:
     steps = list(_steps(search))
     if sum(abs(step - MARK_MS) < _SHIFT_MS for _, step in steps) > count // 3:
         text = "the tracks follow each other frame by frame instead of being mixed: everything lasts too long"
-        yield Flaw("interleaved", text, track)
+        yield Flaw("interleaved", text)
         return
     yield from _moves(track, search, steps)
 
