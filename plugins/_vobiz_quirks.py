@@ -459,7 +459,7 @@ class Line:
                 return await socket.recv()
             except Closed:
                 await self._stable.wait()
-                if socket is self._socket:
+                if socket is self._socket or self._ended:
                     raise
 
     def send_nowait(self, message: str | bytes) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import click
 
 from ._pipeline import config_errors, file_argument, load
 
 Speed = float | Literal["max"]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _speed(_context: click.Context, _option: click.Parameter, value: str | None) -> Speed | None:
@@ -28,13 +31,17 @@ def _speed(_context: click.Context, _option: click.Parameter, value: str | None)
     return factor
 
 
+def speed_option(help: str) -> Callable[[_Command], _Command]:
+    """Return the option ``--speed``, a factor or ``max``."""
+    return click.option("--speed", metavar="FACTOR|max", callback=_speed, help=help)
+
+
 @click.command()
 @file_argument
 @click.option("--lab", is_flag=True, help="Put local stand-ins in the place of the vendors: a caller, and EkaScribe.")
-@click.option(
-    "--speed", metavar="FACTOR|max", callback=_speed, help="Pace of a file, or of the lab's caller: 1 is real time."
-)
-def command(file: str, lab: bool, speed: Speed | None) -> None:
+@speed_option("Pace of a file, or of the lab's caller: 1 is real time.")
+@click.option("--chaos", metavar="NAME|FILE", help="Let the lab's vendors misbehave by a chaos profile; with --lab.")
+def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
     import sqlite3
 
@@ -43,7 +50,9 @@ def command(file: str, lab: bool, speed: Speed | None) -> None:
     from ..errors import ConfigError, MediaflowError
 
     _set_up_log()
-    main = _lab if lab else _alone
+    if chaos is not None and not lab:
+        raise click.UsageError("--chaos is for the vendors of --lab: add --lab")
+    main = partial(_lab, chaos=chaos) if lab else _alone
     with config_errors():
         try:
             failed = anyio.run(
@@ -74,18 +83,25 @@ async def _alone(file: str, speed: Speed | None) -> bool:
     return runner.failed > 0
 
 
-async def _lab(file: str, speed: Speed | None) -> bool:
-    from ..lab import Lab
+async def _lab(file: str, speed: Speed | None, chaos: str | None) -> bool:
+    from ..lab import Lab, profile
     from ..plugins import load as load_plugins
     from ._show import carry
 
-    lab = Lab(file, load_plugins(), 1.0 if speed is None else speed)
+    plugins = load_plugins()
+    wanted = None if chaos is None else profile.load(chaos, plugins)
+    lab = Lab(file, plugins, 1.0 if speed is None else speed, wanted)
     await carry(lab.run, lab.stop, lab.runners)
     stored = lab.stored()
     if stored:
         click.echo("stored by the lab's EkaScribe:")
     for path, seconds in stored:
         click.echo(f"  {path}  {seconds:.2f} s")
+    if wanted is not None:
+        unmet = lab.unmet()
+        for line in unmet or ["all came out as it must"]:
+            click.echo(f"chaos {wanted.name}: {line}")
+        return bool(unmet)
     return any(runner.failed for runner in lab.runners)
 
 

@@ -8,12 +8,15 @@ energy_vad → speech_chunks → disk``, run by the same engine over real socket
 
 A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN``, ``EKA_BASE_URL`` and
 ``EKA_TOKEN`` the lab puts its own addresses.  One that has an address written out is refused: it would call a vendor.
+
+With a chaos profile (``profile``) both vendors misbehave as it says, and ``unmet`` tells what did not come out as it
+must.  ``certify`` drives a bridge that is not ours through all profiles.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -25,6 +28,7 @@ from ..config import Pipeline
 from ..errors import ConfigError, Problem
 from ..plugins import Plugins
 from ..runner import Runner
+from .profile import Profile
 
 CLIP = Path(__file__).with_name("consultation.wav")
 """A short consultation; `consultation.md` beside it says how it was made."""
@@ -35,8 +39,10 @@ _TOKEN = "lab"
 class Lab:
     """One pipeline, rehearsed between a simulated carrier and an Eka-compatible service."""
 
-    def __init__(self, file: str, plugins: Plugins, speed: float | Literal["max"] = 1.0) -> None:
-        self._file, self._plugins, self._speed = file, plugins, speed
+    def __init__(
+        self, file: str, plugins: Plugins, speed: float | Literal["max"] = 1.0, chaos: Profile | None = None
+    ) -> None:
+        self._file, self._plugins, self._speed, self._chaos = file, plugins, speed, chaos
         self.runners: list[Runner] = []
         """The pipelines that run, each from when it is started."""
         self._eka: Runner | None = None
@@ -54,7 +60,8 @@ class Lab:
         async with anyio.create_task_group() as services:
             base_url = ""
             if self._needs_eka:
-                self._eka = self._runner("eka_ingest.yaml", {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": _TOKEN})
+                env = {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": "" if self._logs_in else _TOKEN}
+                self._eka = self._runner("eka_ingest.yaml", env, None if self._chaos is None else self._chaos.ingest)
                 services.start_soon(self._eka.run)
                 await self._eka.up.wait()
                 base_url = self._eka.url
@@ -72,7 +79,7 @@ class Lab:
             tasks.start_soon(target.run)
             await target.up.wait()
             env = {"LAB_URL": target.url, "LAB_AUDIO": str(CLIP), "LAB_SPEED": str(self._speed)}
-            await self._run_front(self._runner("lab_call.yaml", env))
+            await self._run_front(self._runner("lab_call.yaml", env, self._as_carrier(target.url)))
             while target.sessions:
                 await target.over(target.ended + 1)
             target.stop()
@@ -99,9 +106,42 @@ class Lab:
         ]
         return [(file["path"], file["seconds"]) for file in stored]
 
-    def _runner(self, name: str, env: Mapping[str, str]) -> Runner:
-        path = files("mediaflow_pipelines") / name
-        runner = Runner(config.load(str(path), self._plugins, {**os.environ, **env}), self._plugins)
+    def unmet(self) -> list[str]:
+        """Return what did not come out as the chaos profile wants it, in sentences; for a call that is over."""
+        assert self._chaos is not None
+        wanted, target = self._chaos.expect, self.runners[0]
+        if not target.accounts:
+            return ["no call arrived"]
+        unmet = []
+        if len(target.accounts) > 1:
+            unmet.append(f"one call became {len(target.accounts)}")
+        account = target.accounts[0]
+        if account["status"] != wanted.ends:
+            unmet.append(f"the call's status is {account['status']}, not {wanted.ends}")
+        for track, figures in account["tracks"].items():
+            gaps = sum(figures["concealed"].values()) * 1000 / account["sample_rate"]
+            if gaps < wanted.gaps_ms:
+                unmet.append(f"the ledger tells of {gaps:.0f} ms of gaps on {track}, not of {wanted.gaps_ms:.0f}")
+        for sink in account["sinks"]:
+            lost = sum(sink["dropped"].values()) * 1000 / sink["sample_rate"]
+            if lost > wanted.lost_ms and wanted.ends == "complete":
+                unmet.append(f"{sink['sink']} lost {lost:.0f} ms, where {wanted.lost_ms:.0f} may be lost")
+        return unmet
+
+    @property
+    def _logs_in(self) -> bool:
+        """True where a fixed token would be no rehearsal: one that ends can only be replaced by a login."""
+        return self._chaos is not None and "token_ends" in self._chaos.service.quirks
+
+    def _as_carrier(self, url: str) -> Callable[[Pipeline], Pipeline] | None:
+        chaos = self._chaos
+        return None if chaos is None else lambda pipeline: chaos.call(pipeline, url, self._plugins)
+
+    def _runner(
+        self, name: str, env: Mapping[str, str], change: Callable[[Pipeline], Pipeline] | None = None
+    ) -> Runner:
+        pipeline = config.load(str(files("mediaflow_pipelines") / name), self._plugins, {**os.environ, **env})
+        runner = Runner(pipeline if change is None else change(pipeline), self._plugins)
         self.runners.append(runner)
         return runner
 
@@ -112,9 +152,9 @@ class Lab:
             "VOBIZ_LISTEN": listen,
             "VOBIZ_SECRET": "",
             "EKA_BASE_URL": base_url,
-            "EKA_TOKEN": _TOKEN,
-            "EKA_CLIENT_ID": "",
-            "EKA_CLIENT_SECRET": "",
+            "EKA_TOKEN": "" if self._logs_in else _TOKEN,
+            "EKA_CLIENT_ID": _TOKEN if self._logs_in else "",
+            "EKA_CLIENT_SECRET": _TOKEN if self._logs_in else "",
         }
         pipeline = config.load(self._file, self._plugins, env)
         problems = []

@@ -23,6 +23,7 @@ What is found is told as ``Flaw``s, with times of the call in milliseconds::
     lost         marks are missing                       doubled      marks stand there twice
     added        sound behind the end                    reordered    marks in another order
     byte-order, law, rate, undecoded                     the audio is misread throughout
+    sessions, unfinished, carrier                        for ``certify`` to find: not in the sound
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ Kind = Literal[
     "law",
     "rate",
     "undecoded",
+    "sessions",
+    "unfinished",
+    "carrier",
 ]
 Span = tuple[float, float]
 
