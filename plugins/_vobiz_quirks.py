@@ -145,11 +145,13 @@ class Conduct:
         self._joined: dict[str, Message] = {}
         self._burst: list[Message] = []
         self._odd: dict[str, Message] = {}
+        self._first_stamp: dict[str, int] = {}
+        self._cut: Counter[str] = Counter()  # samples in odd frames
         self._numbers: Counter[str] = Counter()
         self._bases: dict[str, int] = {}  # chunk of the last frame before a reconnect that counts anew
         self._sequence_base = 0
         self._clock: int | None = None  # the stamp that is 0 now
-        self._last: Message = {}
+        self._last: dict[str, Message] = {}  # of each track
         self._sequence = 0
         self._renewed = False
 
@@ -188,15 +190,14 @@ class Conduct:
 
     def echo(self) -> list[str]:
         """Return ``AFTER_MS`` of audio that was said before, as if it were new."""
-        media = self._last.get("media")
-        if media is None:
-            return []
         copies = []
         for number in range(1, AFTER_MS // 20 + 1):
-            again = {**media, "timestamp": _like(media["timestamp"], int(media["timestamp"]) + 20 * number)}
-            if "chunk" in media:
-                again["chunk"] = media["chunk"] + number
-            copies.append(self._spell({**self._last, "media": again}))
+            for message in self._last.values():
+                media = message["media"]
+                again = {**media, "timestamp": _like(media["timestamp"], int(media["timestamp"]) + 20 * number)}
+                if "chunk" in media:
+                    again["chunk"] = media["chunk"] + number
+                copies.append(self._spell({**message, "media": again}))
         return copies
 
     # The beginning.
@@ -316,22 +317,20 @@ class Conduct:
         media = message["media"]
         track = media.get("track", "inbound")
         held = self._odd.pop(track, None)
-        data, stamp = b64decode(media["payload"]), int(media["timestamp"])
+        data = b64decode(media["payload"])
+        first = self._first_stamp.setdefault(track, int(media["timestamp"]))
         if held is not None:
-            before = b64decode(held["media"]["payload"])
-            stamp = int(held["media"]["timestamp"])
-            data = before + data
-        while True:
+            data = b64decode(held["media"]["payload"]) + data
+        while data:
+            stamp = first + round(self._cut[track] * 1000 / self._rate)
             size = SIZES[self._numbers[track] % len(SIZES)] * self._sample_bytes
             cut = {**media, "timestamp": _like(media["timestamp"], stamp)}
-            if len(data) < size:
-                cut["payload"] = b64encode(data).decode()
-                if data:
-                    self._odd[track] = {**message, "media": cut}
-                return
             cut["payload"] = b64encode(data[:size]).decode()
+            if len(data) < size:
+                self._odd[track] = {**message, "media": cut}
+                return
             data = data[size:]
-            stamp += round(size / self._sample_bytes * 1000 / self._rate)
+            self._cut[track] += size // self._sample_bytes
             yield from self._write({**message, "media": cut})
 
     def _write(self, message: Message) -> Iterator[str]:
@@ -345,7 +344,7 @@ class Conduct:
             message["sequenceNumber"] = self._sequence
         if "sequenceNumber" in message and not self._renewed:
             self._bases[track] = media["chunk"]
-        self._last = message
+        self._last[track] = message
         said = {**message, "media": dict(media)}
         if self._renewed and "chunk" in media:
             said["media"]["chunk"] -= self._bases.get(track, 0)

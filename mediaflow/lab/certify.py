@@ -143,7 +143,7 @@ class Certifier:
         sink = call.accounts[0]["sinks"][0]
         if self._number == 1 and sink["failure"] and sink["failure"]["code"] in ("unreachable", "refused"):
             raise SinkError(sink["failure"]["code"], f"the bridge takes no call: {sink['failure']['text']}")
-        await self._settle(before)
+        open_streams = await self._settle(before)
         ended = self._ingest.accounts[len(self._ingest.accounts) - (self._ingest.ended - before) :]
         accounts = sorted((each for each in ended if each["call"] not in strangers), key=lambda each: each["started"])
         stored = [
@@ -151,6 +151,9 @@ class Certifier:
             *(Recording(bytes(each.pcm), watermark.RATE) for each in self._streams if each.pcm),
         ]
         flaws = [*_of_carrier(sink), *_compare(stored, profile, sink), *await self._unfinished(accounts)]
+        if open_streams:
+            text = f"{open_streams} of its streams were open {self._patience_s:g} s after the call"
+            flaws.append(Flaw("unfinished", text))
         return _judge(profile, flaws)
 
     async def _serve_eka(self, profile: Profile) -> None:
@@ -194,15 +197,19 @@ class Certifier:
         pipeline = msgspec.structs.replace(pipeline, source=source, state=str(self._folder))
         return Runner(profile.call(pipeline, self.url, self._plugins), self._plugins)
 
-    async def _settle(self, before: int) -> None:
-        """Wait until everything that the bridge has opened is closed."""
+    async def _settle(self, before: int) -> int:
+        """Wait until everything that the bridge has opened is closed, and return how much is not."""
         quiet = 0.0
         with anyio.move_on_after(self._patience_s):
             while quiet < SETTLE_S:
                 await anyio.sleep(_LOOK_S)
                 begun = self._ingest.ended > before or self._streams
-                is_open = self._ingest.sessions or any(stream.open for stream in self._streams)
-                quiet = quiet + _LOOK_S if begun and not is_open else 0.0
+                quiet = quiet + _LOOK_S if begun and not self._open_streams else 0.0
+        return self._open_streams
+
+    @property
+    def _open_streams(self) -> int:
+        return len(self._ingest.sessions) + sum(stream.open for stream in self._streams)
 
     async def _unfinished(self, accounts: Iterable[dict[str, Any]]) -> list[Flaw]:
         """Ask as a client would whether the sessions were ended."""

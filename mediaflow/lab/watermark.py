@@ -139,7 +139,7 @@ def examine(stored: bytes, rate: int, said: Said) -> list[Flaw]:
         return [reading.flaw] if reading.flaw is not None else []
     heard = _at(RATE, reading.view(heard), rate)
     flaws = [reading.flaw] if reading.flaw is not None else []
-    found = {track: _Search(_white(heard, track), reading.sound(track)) for track in said.tracks}
+    found = {track: _Search(_white(heard, track), _white(reading.sound(track), track)) for track in said.tracks}
     for track, search in found.items():
         flaws += [flaw for flaw in _judge(track, search, said) if flaw not in flaws]
     if all(_behind_end(heard, search) for search in found.values() if search.present):
@@ -169,21 +169,18 @@ def _recognise(heard: Sound, rate: int, said: Said) -> _Reading | None:
         seen = _at(RATE, reading.view(heard), rate)
         sounds = [reading.sound(track) for track in said.tracks]
         if reading.plain:
-            alike = max(
-                _resembles(_white(seen, track), sound) for track, sound in zip(said.tracks, sounds, strict=True)
-            )
-        else:
-            alike = max(_resembles(seen, sound) for sound in (*sounds, np.sum(sounds, axis=0)))
-        if alike >= _CERTAIN:
-            return reading
-        likeness[reading] = alike
+            pairs = zip(said.tracks, sounds, strict=True)
+            if max(_resembles(_white(seen, track), _white(sound, track)) for track, sound in pairs) >= _CERTAIN:
+                return reading
+        likeness[reading] = max(_resembles(seen, sound) for sound in (*sounds, np.sum(sounds, axis=0)))
     best = max(likeness, key=likeness.__getitem__)
     if likeness[best] >= _MISREAD:
         return best
     # Cut up and put together in another way, no block of the call is whole, but marks may be.
     plain = next(iter(likeness))
     seen = _at(RATE, heard, rate)
-    return plain if any(_Search(_white(seen, track), plain.sound(track)).present for track in said.tracks) else None
+    searches = (_Search(_white(seen, track), _white(plain.sound(track), track)) for track in said.tracks)
+    return plain if any(search.present for search in searches) else None
 
 
 def _readings(said: Said) -> Iterator[_Reading]:
@@ -199,7 +196,9 @@ def _readings(said: Said) -> Iterator[_Reading]:
         turned: Sound = heard.astype("<i2").byteswap().astype(float)
         return turned
 
-    plain = lambda track: _white(_sound(track, said.seconds, RATE), track)  # noqa: E731
+    def plain(track: str) -> Sound:
+        return _sound(track, said.seconds, RATE)
+
     yield _Reading(None, plain, plain=True)
     turned = Flaw("byte-order", "what was sent out is big-endian: turn the bytes before sending")
     yield _Reading(turned, plain, swapped, plain=True)
@@ -213,6 +212,7 @@ def _readings(said: Said) -> Iterator[_Reading]:
         yield _Reading(law, lambda track: sound(dsp.mulaw_decode(dsp.alaw_encode(pcm(track))), 8000))
         raw = Flaw("undecoded", "µ-law went on as if it were 16-bit PCM: decode it first")
         yield _Reading(raw, lambda track: sound(dsp.mulaw_encode(pcm(track)), RATE))
+        yield _Reading(raw, lambda track: sound(dsp.mulaw_encode(pcm(track)), 8000))
     for factor, words in ((2.0, "half"), (0.5, "twice"), (4.0, "a quarter of"), (0.25, "four times")):
         flaw = Flaw("rate", f"the audio plays at {words} its speed: the rate was mistaken")
         yield _Reading(flaw, lambda track, f=factor: sound(pcm(track), round(said.rate / f)))  # type: ignore[misc]
@@ -247,7 +247,8 @@ def _white(sound: Sound, track: str) -> Sound:
 def _resembles(heard: Sound, sound: Sound) -> float:
     """Return the best correlation of any of eight blocks of ``sound`` with any place of ``heard``."""
     starts = range(0, len(sound) - _BLOCK, max(1, (len(sound) - _BLOCK) // 8))
-    return max((_Places(heard).best(sound[start : start + _BLOCK])[0] for start in starts), default=0.0)
+    places = _Places(heard)
+    return max((places.best(sound[start : start + _BLOCK])[0] for start in starts), default=0.0)
 
 
 class _Places:
@@ -293,26 +294,31 @@ class _Search:
         self.found: list[int | None] = [None] * len(self.marks)
         """The place of each mark, in samples of what was stored."""
         self.end = len(heard)
-        if all(self._find(mark, None) is None for mark in self.marks[:: max(1, len(self.marks) // _SAMPLE)]):
+        if all(self._find(mark, ()) is None for mark in self.marks[:: max(1, len(self.marks) // _SAMPLE)]):
             return
         shift: int | None = None
+        step = 0
         for number, mark in enumerate(self.marks):
-            place = self._find(mark, None if shift is None else number * _MARK + shift)
+            expected = [] if shift is None else [number * _MARK + shift, number * _MARK + shift + step]
+            place = self._find(mark, expected)
             self.found[number] = place
             if place is not None:
-                shift = place - number * _MARK
+                now = place - number * _MARK
+                step = 0 if shift is None else now - shift
+                shift = now
 
     @property
     def present(self) -> bool:
         """True if there is more of the track than chance."""
         return sum(place is not None for place in self.found) > len(self.found) // 20
 
-    def _find(self, mark: Sound, expected: int | None) -> int | None:
-        if expected is not None:
-            value, place = self.places.best(mark, expected - _JITTER, expected + _JITTER + 1)
+    def _find(self, mark: Sound, expected: Sequence[int]) -> int | None:
+        for each in dict.fromkeys(expected):
+            value, place = self.places.best(mark, each - _JITTER, each + _JITTER + 1)
             if value >= _EXPECTED:
                 return place
-            value, place = self.places.best(mark, expected - _NEAR, expected + _NEAR)
+        for each in expected[:1]:
+            value, place = self.places.best(mark, each - _NEAR, each + _NEAR)
             if value >= _ANYWHERE:
                 return place
         value, place = self.places.best(mark)
@@ -339,15 +345,15 @@ def _judge(track: str, search: _Search, said: Said) -> Iterator[Flaw]:
     if not search.present:
         yield Flaw("track", f"{track} is missing as a whole", track, count * MARK_MS, ((0, count * MARK_MS),))
         return
-    lost = _lost(search, excused)
-    if lost:
-        total = sum(end - start for start, end in lost)
-        yield Flaw("lost", f"{total:.0f} ms of {track} are lost {_where(lost, count)}", track, total, lost)
     steps = list(_steps(search))
     if sum(abs(step - MARK_MS) < _SHIFT_MS for _, step in steps) > count // 3:
         text = "the tracks follow each other frame by frame instead of being mixed: everything lasts too long"
         yield Flaw("interleaved", text)
         return
+    lost = _lost(search, excused)
+    if lost:
+        total = sum(end - start for start, end in lost)
+        yield Flaw("lost", f"{total:.0f} ms of {track} are lost {_where(lost, count)}", track, total, lost)
     yield from _moves(track, search, steps)
 
 
