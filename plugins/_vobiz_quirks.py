@@ -168,6 +168,8 @@ class Conduct:
 
     def rest(self) -> list[Step]:
         """Return what is still held back."""
+        self.done["bursts"] += bool(self._burst)
+        self.done["huge_message"] += bool(self._joined)
         steps: list[Step] = []
         for message in (*self._swapped.values(), *self._burst, *self._joined.values()):
             steps += self._say(message)
