@@ -11,7 +11,7 @@ SPEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.[ch])
-SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
 .PHONY: demo test check bench debug sanitize system peers others clean
 
