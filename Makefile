@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.[ch])
 SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
-.PHONY: demo test check bench debug sanitize system peers others clean
+.PHONY: demo test check bench debug sanitize system peers pipecat others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -75,6 +75,12 @@ system:
 # WebSocket clients and servers that nobody here wrote.
 peers:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/peers; fi
+
+# Pipecat as a bridge, for its test: half a gigabyte, so only where it is asked for.
+pipecat: build/pipecat/bin/python
+build/pipecat/bin/python:
+	$(PYTHON) -m venv build/pipecat
+	$@ -m pip install -q 'pipecat-ai[websocket]>=1.14,<2'
 
 # The other Pythons: the one on the path as pythonX.Y, or pyenv's.
 others:

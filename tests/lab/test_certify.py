@@ -7,7 +7,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, get_args
+from subprocess import DEVNULL
+from typing import Any, Literal, get_args
 
 import anyio
 import msgspec
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 PEERS = Path(__file__).parents[1] / "peers"
+PIPECAT = PEERS.parents[1] / "build" / "pipecat" / "bin" / "python"
 PLUGINS = plugins.load()
 
 
@@ -48,11 +50,11 @@ def load(name: str) -> profile.Profile:
 
 
 @asynccontextmanager
-async def certifier(patience_s: float = 20.0) -> AsyncIterator[Certifier]:
+async def certifier(patience_s: float = 20.0, speed: float | Literal["max"] = "max") -> AsyncIterator[Certifier]:
     """Give a certifier that listens somewhere, and fail after a minute."""
     with anyio.fail_after(60):
         async with certifying(
-            "ws://127.0.0.1:1", PLUGINS, speed="max", eka="http://127.0.0.1:0", pcm="ws://127.0.0.1:0/pcm",
+            "ws://127.0.0.1:1", PLUGINS, speed=speed, eka="http://127.0.0.1:0", pcm="ws://127.0.0.1:0/pcm",
             patience_s=patience_s,
         ) as each:  # fmt: skip
             yield each
@@ -147,14 +149,16 @@ async def foreign(lab: Certifier, kind: str, *faults: str) -> AsyncIterator[None
     """Run a bridge that is not ours, in a process of its own, and let ``lab`` call it."""
     if kind == "node":
         command = ["node", str(PEERS / "bridge_node.js"), lab.pcm_url]
+    elif kind == "pipecat":
+        command = [str(PIPECAT), str(PEERS / "bridge_pipecat.py"), lab.pcm_url]
     else:
         command = [sys.executable, str(PEERS / "bridge_python.py"), lab.eka_url]
-    async with await anyio.open_process([*command, *faults], stderr=None) as process:
+    async with await anyio.open_process([*command, *faults], stderr=DEVNULL if kind == "pipecat" else None) as process:
         assert process.stdout is not None
         line = await TextReceiveStream(process.stdout).receive()
         lab.url = f"ws://127.0.0.1:{json.loads(line)['port']}/call"
         yield
-        process.terminate()
+        process.kill()
 
 
 async def verdicts(lab: Certifier, *names: str) -> dict[str, set[Kind]]:
@@ -234,6 +238,26 @@ async def test_a_planted_fault_is_found(
     monkeypatch.setattr(certify, "END_S", 0.5)
     patience_s = 2.0 if {"unfinished"} in expected.values() else 20.0
     async with certifier(patience_s) as lab, foreign(lab, kind, fault):
+        assert await verdicts(lab, *expected) == expected
+
+
+# What Pipecat loses by itself is the end of every call, which its resampler keeps, and the tracks, which it does not
+# tell apart.
+PIPECAT_FLAWS: list[tuple[tuple[str, ...], dict[str, set[Kind]]]] = [
+    ((), {"one_track": {"lost"}, "plain": {"interleaved"}}),
+    (("wrong_rate",), {"one_track": {"rate"}}),
+    (("drops_frames",), {"one_track": {"lost", "shift"}}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("faults", "expected"), PIPECAT_FLAWS, ids=["clean", "wrong_rate", "drops_frames"])
+async def test_pipecat(faults: tuple[str, ...], expected: dict[str, set[Kind]]) -> None:
+    """A pipeline of Pipecat is convicted of what it loses by itself and of what is planted; it wants a real pace."""
+    if not PIPECAT.exists():
+        pytest.skip("needs build/pipecat, which `make pipecat` brings: half a gigabyte")
+    async with certifier(speed=2.0) as lab, foreign(lab, "pipecat", *faults):
         assert await verdicts(lab, *expected) == expected
 
 
