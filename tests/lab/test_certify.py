@@ -157,8 +157,10 @@ async def foreign(lab: Certifier, kind: str, *faults: str) -> AsyncIterator[None
         assert process.stdout is not None
         line = await TextReceiveStream(process.stdout).receive()
         lab.url = f"ws://127.0.0.1:{json.loads(line)['port']}/call"
-        yield
-        process.kill()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 async def verdicts(lab: Certifier, *names: str) -> dict[str, set[Kind]]:

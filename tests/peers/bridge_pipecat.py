@@ -6,7 +6,7 @@ Runs in an environment of its own with ``pipecat-ai[websocket]``.  Nothing is ad
 forwarder; what is planted is
 
     wrong_rate      the serializer is told that the call has 16 kHz
-    drops_frames    the forwarder leaves out every 50th frame that it is given
+    drops_frames    the forwarder leaves out every 20th piece that it is given
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Forward(FrameProcessor):  # type: ignore[misc]
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame) and self.out is not None:
             self.count += 1
-            if "drops_frames" not in FAULTS or self.count % 50:
+            if "drops_frames" not in FAULTS or self.count % 20:
                 await self.out.send(frame.audio)
         await self.push_frame(frame, direction)
 
