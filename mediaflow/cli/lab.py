@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .lab_certify import certify
+from ._lab_certify import certify
 
 
 @click.group()

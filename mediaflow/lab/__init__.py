@@ -109,9 +109,10 @@ class Lab:
     def unmet(self) -> list[str]:
         """Return what did not come out as the chaos profile wants it, in sentences; for a call that is over."""
         assert self._chaos is not None
-        wanted, target = self._chaos.expect, self.runners[0]
-        if not target.accounts:
+        wanted = self._chaos.expect
+        if not self.runners or not self.runners[0].accounts:
             return ["no call arrived"]
+        target = self.runners[0]
         unmet = []
         if len(target.accounts) > 1:
             unmet.append(f"one call became {len(target.accounts)}")

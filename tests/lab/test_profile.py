@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -9,9 +10,26 @@ import pytest
 
 from mediaflow import ConfigError, plugins
 from mediaflow.lab import profile
+from mediaflow.lab.watermark import Kind
 from mediaflow_plugins._vobiz_quirks import Quirk
 
 PLUGINS = plugins.load()
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_manual_tells_of_every_profile_and_flaw() -> None:
+    """`docs/lab.md` has a line for each profile, with its own words, and one for each kind of flaw."""
+    manual = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", manual, re.MULTILINE) == profile.names()
+    for name in profile.names():
+        assert f"| `{name}` | {profile.load(name, PLUGINS).rehearses} |" in manual
+    table = manual[manual.index("| flaw |") : manual.index("## The profiles")]
+    told = {
+        kind for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for kind in re.findall(r"`([\w-]+)`", cell)
+    }
+    assert told == set(get_args(Kind))
 
 
 @pytest.mark.parametrize("name", profile.names())

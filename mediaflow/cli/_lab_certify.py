@@ -47,9 +47,11 @@ def certify(
             )  # fmt: skip
         except ConfigError:
             raise
-        except (MediaflowError, ValueError) as error:
+        except ValueError as error:  # of an address
+            raise click.UsageError(str(error)) from None
+        except MediaflowError as error:
             click.echo(f"mediaflow: {error}", err=True)
-            sys.exit(2)
+            sys.exit(1)
     if as_json:
         import msgspec
 
