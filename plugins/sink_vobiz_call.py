@@ -48,7 +48,7 @@ from mediaflow import (
 )
 from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
 
-from . import _vobiz_quirks as vobiz_quirks
+from . import _vobiz_line as vobiz_line, _vobiz_quirks as vobiz_quirks
 
 FRAME_MS = 20
 
@@ -115,7 +115,7 @@ class VobizCall(Sink, frozen=True, kw_only=True):
         failure: Exception | None = None
         try:
             url = self.url.reveal()
-            async with vobiz_quirks.connect(url, self.quirks) if self.quirks else websocket.connect(url) as socket:
+            async with vobiz_line.connect(url, self.quirks) if self.quirks else websocket.connect(url) as socket:
                 writer = _Caller(self, socket, stream, format, tracks)
                 await writer.start()
                 async with anyio.create_task_group() as tasks:
@@ -173,7 +173,7 @@ class _Caller(Writer):
     def __init__(
         self,
         sink: VobizCall,
-        socket: WebSocket | vobiz_quirks.Line,
+        socket: WebSocket | vobiz_line.Line,
         stream: Stream,
         format: AudioFormat,
         tracks: tuple[str, ...],
@@ -197,7 +197,7 @@ class _Caller(Writer):
 
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
-        shown = self._socket.outcome if isinstance(self._socket, vobiz_quirks.Line) else {}
+        shown = self._socket.outcome if isinstance(self._socket, vobiz_line.Line) else {}
         return {"stream_id": self._stream_id, "messages": self._sequence, **self._counts, **shown}
 
     def write_nowait(self, item: Item) -> bool:

@@ -34,8 +34,8 @@ from ..runner import Runner
 from ..wav import WavReader, WavWriter
 from ..websocket import Address, Closed, WebSocket
 from . import watermark
+from .flaw import Flaw, Said, Span, examine
 from .profile import Profile
-from .watermark import Flaw, Said, Span
 
 SETTLE_S = 0.5
 """How long nothing may be open before the scenario is taken for over."""
@@ -341,7 +341,7 @@ def _compare(stored: list[Recording], profile: Profile, sink: dict[str, Any]) ->
     if len(stored) > profile.expect.sessions:
         yield Flaw("sessions", f"one call became {len(stored)} sessions where {profile.expect.sessions} may be")
     rate = stored[0].rate if stored else watermark.RATE
-    yield from watermark.examine(b"".join(each.pcm for each in stored), rate, said)
+    yield from examine(b"".join(each.pcm for each in stored), rate, said)
 
 
 def _judge(profile: Profile, flaws: Iterable[Flaw]) -> Verdict:

@@ -34,7 +34,7 @@ from ..document import Document
 from ..errors import ConfigError
 from ..option import options
 from ..plugins import Plugins
-from .watermark import Kind
+from .flaw import Kind
 
 FOLDER = Path(__file__).with_name("profiles")
 

@@ -21,7 +21,7 @@ from mediaflow import SinkError, SourceError, config, plugins
 from mediaflow.config import Pipeline
 from mediaflow.lab import certify, profile
 from mediaflow.lab.certify import Certifier, certifying
-from mediaflow.lab.watermark import Kind
+from mediaflow.lab.flaw import Kind
 from mediaflow.runner import Runner
 from mediaflow_plugins import _eka_quirks, _vobiz_quirks
 

@@ -10,7 +10,7 @@ import pytest
 
 from mediaflow import ConfigError, plugins
 from mediaflow.lab import profile
-from mediaflow.lab.watermark import Kind
+from mediaflow.lab.flaw import Kind
 from mediaflow_plugins._vobiz_quirks import Quirk
 
 PLUGINS = plugins.load()
