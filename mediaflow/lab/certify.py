@@ -262,7 +262,10 @@ async def certifying(
     A port 0 is replaced by one that is free, and stays: ``eka_url`` and ``pcm_url`` of the certifier tell.  Raises
     ``SourceError`` where an address cannot be listened at.
     """
-    eka_url, address = await _fixed(eka), Address.parse(pcm)
+    address = Address.parse(pcm)
+    if not (address.is_loopback and Address.parse(eka, ("http",)).is_loopback):
+        raise ValueError("what listens here asks for no token, so it is for bridges on this machine: use 127.0.0.1")
+    eka_url = await _fixed(eka)
     failure: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="mediaflow-lab-") as folder:
         async with anyio.create_task_group() as tasks:

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_manual_tells_of_every_profile_and_flaw() -> None:
-    """`docs/lab.md` has a line for each profile, with its own words, and one for each kind of flaw."""
-    manual = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    """`docs/certify.md` has a line for each profile, with its own words, and one for each kind of flaw."""
+    manual = (ROOT / "docs" / "certify.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", manual, re.MULTILINE) == profile.names()
     for name in profile.names():
         assert f"| `{name}` | {profile.load(name, PLUGINS).rehearses} |" in manual

@@ -51,6 +51,7 @@ def test_a_bridge_is_certified(tmp_path: Path) -> None:
         (("ws://127.0.0.1:1", "plain", "--eka", "http://127.0.0.1:0", *FAST), 1, "the bridge takes no call"),
         (("ws://127.0.0.1:1", "plian", *FAST), 2, "neither a file nor a profile"),
         (("ws://127.0.0.1:1", "plain", "--eka", "127.0.0.1", *FAST), 2, "is not a http:// address"),
+        (("ws://127.0.0.1:1", "plain", "--eka", "http://0.0.0.0:8090", *FAST), 2, "asks for no token"),
         (("http://127.0.0.1:1", "plain", "--eka", "http://127.0.0.1:0", *FAST), 2, "is not a ws:// or wss:// address"),
     ],
 )
