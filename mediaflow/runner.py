@@ -112,7 +112,13 @@ class Runner:
             raise SourceError(f"call {stream.id} is already open")
         try:
             plan = graph.plan(self.pipeline, stream.format, stream.tracks)
-            session = LiveSession(self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge))
+            session = LiveSession(
+                self.pipeline,
+                plan,
+                stream,
+                sink_failed=lambda edge: self._sink_failed(session, edge),
+                noted=lambda name, facts: self._tell("noted", stream=stream, name=name, facts=facts),
+            )
         except FormatError:
             self.count("refused-format")
             raise

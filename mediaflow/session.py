@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -29,6 +29,9 @@ NOBODY = "every sink has failed"
 NOTES = 200
 """How many notes an account holds: of a call that never settles the first ones tell most; more are only counted."""
 
+Facts = Mapping[str, str | int | float]
+"""What a note holds."""
+
 _CONCEAL_MS = 1000
 """Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
 
@@ -36,7 +39,14 @@ _CONCEAL_MS = 1000
 class LiveSession:
     """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan, stream: Stream, sink_failed: Callable[[Edge], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        plan: Plan,
+        stream: Stream,
+        sink_failed: Callable[[Edge], None],
+        noted: Callable[[str, Facts], None],
+    ) -> None:
         self.stream, self.plan = stream, plan
         self._pipeline = pipeline.name
         self.started = time.time()
@@ -49,7 +59,7 @@ class LiveSession:
         """True once every sink has failed."""
         self._broke = False
         self._sinks_done = False
-        self._sink_failed = sink_failed
+        self._sink_failed, self._noted = sink_failed, noted
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
@@ -66,6 +76,7 @@ class LiveSession:
                 plan.output_tracks,
                 SinkAccount(plan.output, plan.path),
                 self._failed,
+                self.note,
             )
             for index, sink in enumerate(pipeline.sinks)
         ]
@@ -129,6 +140,7 @@ class LiveSession:
             self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
         else:
             self._notes_left_out += 1
+        self._noted(name, facts)
 
     # What the runner calls.
 

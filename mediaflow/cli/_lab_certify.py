@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._pipeline import config_errors
-from .run import Speed, speed_option
+from ._speed import Speed, parse_speed
 
 if TYPE_CHECKING:
     from ..lab.certify import Verdict
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("url", metavar="ws://BRIDGE")
 @click.argument("profiles", metavar="[NAME|FILE]...", nargs=-1)
-@speed_option("Pace of the calls: 1 is real time, which some bridges count on.")
+@click.option("--speed", metavar="FACTOR|max", callback=parse_speed, default="1", show_default=True,
+              help="Pace of the calls; some bridges count on real time, which is 1.")  # fmt: skip
 @click.option("--eka", default="http://127.0.0.1:8090", show_default=True, help="Where EkaScribe's place listens.")
 @click.option("--pcm", default="ws://127.0.0.1:8091/pcm", show_default=True, help="Where plain binary PCM is taken.")
 @click.option("--patience", default=15.0, show_default=True, help="Seconds that the bridge may take to store a call.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def certify(
-    url: str, profiles: tuple[str, ...], speed: Speed | None, eka: str, pcm: str, patience: float, as_json: bool
+    url: str, profiles: tuple[str, ...], speed: Speed, eka: str, pcm: str, patience: float, as_json: bool
 ) -> None:
     """Drive the bridge at ws://BRIDGE through chaos profiles (all, or those named) and print what it loses.
 
@@ -62,7 +63,7 @@ def certify(
 
 
 async def _certify(
-    url: str, names: Sequence[str], speed: Speed | None, eka: str, pcm: str, patience_s: float
+    url: str, names: Sequence[str], speed: Speed, eka: str, pcm: str, patience_s: float
 ) -> list[Verdict]:
     from ..lab import profile
     from ..lab.certify import certifying
@@ -71,8 +72,7 @@ async def _certify(
     plugins = load()
     chosen = [profile.load(name, plugins) for name in names or profile.names()]
     verdicts = []
-    pace = 1.0 if speed is None else speed
-    async with certifying(url, plugins, speed=pace, eka=eka, pcm=pcm, patience_s=patience_s) as certifier:
+    async with certifying(url, plugins, speed=speed, eka=eka, pcm=pcm, patience_s=patience_s) as certifier:
         click.echo(f"the bridge is expected to send to {certifier.eka_url} or {certifier.pcm_url}", err=True)
         for each in chosen:
             verdicts.append(await certifier.certify(each))

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal, TextIO, TypeVar
 
 import click
 
+from ._log import set_up_log
 from ._pipeline import config_errors, file_argument, load
-
-Speed = float | Literal["max"]
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _speed(_context: click.Context, _option: click.Parameter, value: str | None) -> Speed | None:
-    if value is None:
-        return None
-    if value == "max":
-        return "max"
-    try:
-        factor = float(value)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise click.BadParameter(f"{value!r} is neither a positive number nor max")
-    return factor
-
-
-def speed_option(help: str) -> Callable[[_Command], _Command]:
-    """Return the option ``--speed``, a factor or ``max``."""
-    return click.option("--speed", metavar="FACTOR|max", callback=_speed, help=help)
+from ._speed import Speed, parse_speed
 
 
 @click.command()
 @file_argument
 @click.option("--lab", is_flag=True, help="Put local stand-ins in the place of the vendors: a caller, and EkaScribe.")
-@speed_option("Pace of a file, or of the lab's caller: 1 is real time.")
+@click.option(
+    "--speed",
+    metavar="FACTOR|max",
+    callback=parse_speed,
+    help="Pace of a file, or of the lab's caller: 1 is real time.",
+)
 @click.option("--chaos", metavar="NAME|FILE", help="Let the lab's vendors misbehave by a chaos profile; with --lab.")
 def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
@@ -49,7 +31,7 @@ def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> Non
 
     from ..errors import ConfigError, MediaflowError
 
-    _set_up_log()
+    set_up_log()
     if chaos is not None and not lab:
         raise click.UsageError("--chaos is for the vendors of --lab: add --lab")
     main = partial(_lab, chaos=chaos) if lab else _alone
@@ -103,20 +85,3 @@ async def _lab(file: str, speed: Speed | None, chaos: str | None) -> bool:
             click.echo(f"chaos {wanted.name}: {line}")
         return bool(unmet)
     return any(runner.failed for runner in lab.runners)
-
-
-class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the moment: while the table is on the screen, that is above the table."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def _set_up_log() -> None:
-    """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_Stderr()])
-    levels = {"mediaflow": "INFO", "mediaflow_plugins": "INFO", "websockets": "CRITICAL", "stamina": "ERROR"}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)

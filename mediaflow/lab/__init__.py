@@ -6,6 +6,9 @@ energy_vad → speech_chunks → disk``, run by the same engine over real socket
     lab_call.yaml          the pipeline under rehearsal          eka_ingest.yaml
     file → vobiz_call ═══▶ vobiz → … → eka_raw ════════════════▶ eka_ingest → … → disk
 
+`Lab` does that for one call and one pipeline, in one process.  The other files serve whoever comes: `vobiz` is the
+carrier with all that belongs to a call, `eka` the service, and `caller` calls any media server.
+
 A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN``, ``EKA_BASE_URL`` and
 ``EKA_TOKEN`` the lab puts its own addresses.  One that has an address written out is refused: it would call a vendor.
 

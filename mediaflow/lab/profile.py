@@ -38,8 +38,9 @@ from .flaw import Kind
 
 FOLDER = Path(__file__).with_name("profiles")
 
+_CARRIER = ("quirks", "shape", "content_type", "byte_order", "end")
 _SERVICE = ("quirks", "idle_s")
-"""Options of ``eka_ingest`` that a profile may set: where it listens is the lab's affair."""
+"""Options of ``vobiz_call`` and of ``eka_ingest`` that a profile may set: addresses and pace are the lab's affair."""
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,11 @@ class Profile(_Head, frozen=True, kw_only=True):
         """The tracks of the call."""
         return envelope.TRACKS if self.tracks == "both" else ("inbound",)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the sink ``vobiz_call``."""
+        return {name: getattr(self.carrier, name) for name in _CARRIER}
+
     def call(self, pipeline: Pipeline, url: str, plugins: Plugins) -> Pipeline:
         """Return ``lab_call.yaml`` as this profile wants it: it resamples, encodes, and plays to ``url``."""
         resample, encode = pipeline.transforms
@@ -97,7 +103,7 @@ class Profile(_Head, frozen=True, kw_only=True):
             select: Any = plugins.components["select"].component
             names["transforms", len(transforms)] = "select"
             transforms.append(select(track="inbound"))
-        carrier = msgspec.structs.replace(self.carrier, url=Secret(url))
+        carrier = msgspec.structs.replace(pipeline.sinks[0], url=Secret(url), **self.options)
         marks = {place: pipeline.marks.get(place, (1, 1)) for place in names}
         return msgspec.structs.replace(
             pipeline, transforms=tuple(transforms), sinks=(carrier,), names=names, marks=marks
@@ -142,8 +148,7 @@ def _build(document: Document, plugins: Plugins) -> Profile | None:
     if "rehearses" not in tree:
         document.report((), "missing", "the profile does not say what it rehearses", "add `rehearses: …`")
     carrier, eka, expected = (_mapping(document, tree, key) for key in ("carrier", "eka", "expect"))
-    of_carrier = [name for name in plugins.components["vobiz_call"].options if name != "url"]
-    for place, given, known in (("carrier", carrier, of_carrier), ("eka", eka, _SERVICE), ("expect", expected, expect)):
+    for place, given, known in (("carrier", carrier, _CARRIER), ("eka", eka, _SERVICE), ("expect", expected, expect)):
         builder.unknown_keys((place,), given, known, place)
         for key in set(given).difference(known):
             del given[key]

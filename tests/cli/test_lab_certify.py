@@ -73,3 +73,18 @@ def test_chaos_in_a_rehearsal(tmp_path: Path) -> None:
     assert "chaos greedy: the ledger tells of 0 ms of gaps on inbound, not of 100" in done.stdout
     done = run(tmp_path, "run", PIPELINE, "--chaos", "skip")
     assert (done.returncode, "add --lab" in done.stderr) == (2, True)
+
+
+def test_a_simulated_call_misbehaves(tmp_path: Path) -> None:
+    """``lab call --chaos`` calls as the profile says, and the server notices."""
+    env = {"VOBIZ_LISTEN": "ws://127.0.0.1:0/vobiz"}
+    with running(tmp_path, "run", str(Path(PIPELINE).with_name("vobiz_to_disk.yaml")), **env) as server:
+        url = server.wait_for("listens at").split()[-1]
+        done = run(tmp_path, "lab", "call", url, "--speed", "max", "--chaos", "reconnect_lossy")
+        assert done.returncode == 0, done.stdout + done.stderr
+        server.wait_for("ended")
+        server.process.terminate()
+        assert server.end() == 0
+        assert "counted reconnected: 1" in server.output
+    done = run(tmp_path, "lab", "call", url, "--chaos", "reconect")
+    assert (done.returncode, "neither a file nor a profile" in done.stderr) == (2, True)

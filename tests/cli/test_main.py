@@ -25,7 +25,11 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         assert len(line.split()) > 4
 
 
-@pytest.mark.parametrize("command", [(name,) for name in COMMANDS] + [("plugins", "list"), ("plugins", "inspect")])
+@pytest.mark.parametrize(
+    "command",
+    [(name,) for name in COMMANDS]
+    + [("plugins", "list"), ("plugins", "inspect"), ("lab", "vobiz"), ("lab", "eka"), ("lab", "call")],
+)
 def test_help_of_every_command(command: tuple[str, ...]) -> None:
     """Each command says what it does, what it takes and what its options mean."""
     result = CliRunner().invoke(main, [*command, "--help"])

@@ -115,3 +115,15 @@ def test_an_unknown_name_lists_the_known() -> None:
     """Neither a file nor a profile: the error names those that there are."""
     with pytest.raises(ConfigError, match=r"neither a file nor a profile.*reconnect_lossy"):
         profile.load("recconnect", PLUGINS)
+
+
+def test_how_a_profile_changes_a_call() -> None:
+    """Its options are those of the sink, all of them, so that nothing of another call is left."""
+    wide = profile.load("odd_sizes_l16", PLUGINS)
+    assert wide.options == {
+        "quirks": ("odd_sizes",),
+        "shape": "nested",
+        "content_type": "audio/x-l16;rate=16000",
+        "byte_order": "little",
+        "end": "close",
+    }
