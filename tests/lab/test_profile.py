@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from mediaflow import ConfigError, plugins
-from mediaflow.lab import profile
+from mediaflow import ConfigError, config, graph, plugins
+from mediaflow.lab import CLIP, profile
 from mediaflow.lab.flaw import Kind
 from mediaflow_plugins._vobiz_quirks import Quirk
 
@@ -127,3 +127,23 @@ def test_how_a_profile_changes_a_call() -> None:
         "byte_order": "little",
         "end": "close",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "transforms"),
+    [
+        ("plain", [("resample", 8000), ("mulaw_encode", None)]),
+        ("one_track", [("resample", 8000), ("mulaw_encode", None), ("select", None)]),
+        ("l16_wide", [("resample", 16_000)]),
+    ],
+)
+def test_a_call_as_a_profile_wants_it(name: str, transforms: list[tuple[str, int | None]]) -> None:
+    """The shipped call is brought to the profile's rate, encoding and tracks, and plays to the address given."""
+    env = {"LAB_AUDIO": str(CLIP)}
+    call = config.load(str(ROOT / "pipelines" / "lab_call.yaml"), PLUGINS, env)
+    changed = profile.load(name, PLUGINS).call(call, "ws://127.0.0.1:9/x", PLUGINS)
+    found = [(changed.names["transforms", index], each) for index, each in enumerate(changed.transforms)]
+    assert [(name, getattr(each, "rate", None)) for name, each in found] == transforms
+    sink: Any = changed.sinks[0]
+    assert (sink.url.reveal(), sink.end) == ("ws://127.0.0.1:9/x", "close")
+    assert graph.check(changed)
