@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
-SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
 .PHONY: demo test check bench bench-load pipecat debug sanitize fuzz autobahn system peers others clean
 
@@ -41,11 +41,6 @@ check: $(VENV)/.development
 
 bench: $(VENV)/.development
 	$(BIN)/mediaflow bench dsp
-
-# A peer of the load with many packages, in an environment of its own; the load goes without it where it is not there.
-pipecat:
-	$(PYTHON) -m venv build/pipecat
-	build/pipecat/bin/pip install -q 'pipecat-ai[websocket]>=1.14' uvicorn websockets
 
 bench-load: $(VENV)/.development system peers
 	$(BIN)/mediaflow bench load
@@ -108,6 +103,12 @@ system:
 # WebSocket clients and servers that nobody here wrote.
 peers:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/peers; fi
+
+# Pipecat as a bridge, for its test: half a gigabyte, so only where it is asked for.
+pipecat: build/pipecat/bin/python
+build/pipecat/bin/python:
+	$(PYTHON) -m venv build/pipecat
+	$@ -m pip install -q 'pipecat-ai[websocket]>=1.14,<2' uvicorn websockets
 
 # The other Pythons: the one on the path as pythonX.Y, or pyenv's.
 others:

@@ -370,6 +370,12 @@ class WebSocket:
                 self._go_on()
         await self._wait_gone()
 
+    async def abort(self) -> None:
+        """Cut the line without a handshake, as a crash does; no error if it is closed already."""
+        if not self._lost:
+            self._line.abort()
+            await self._wait_gone()
+
     async def wait_closed(self) -> Closed:
         """Wait until the peer closes, ignoring what it still sends, and return how it did."""
         try:

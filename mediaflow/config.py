@@ -75,13 +75,13 @@ def spell(place: Place) -> str:
 def load(file: str, plugins: Plugins, env: Mapping[str, str] | None = None) -> Pipeline:
     """Read the pipeline in ``file``; raise ``ConfigError`` with every problem found."""
     document = Document(file, os.environ if env is None else env)
-    pipeline = _Builder(document, plugins).build()
+    pipeline = Builder(document, plugins).build()
     if document.problems or pipeline is None:
         raise ConfigError(document.problems)
     return pipeline
 
 
-class _Builder:
+class Builder:
     """From plain values to components."""
 
     def __init__(self, document: Document, plugins: Plugins) -> None:
@@ -97,16 +97,16 @@ class _Builder:
             self._report((), "bad-type", f"a pipeline is a mapping with source and sinks, not {_found(tree)}")
             return None
         specs = options(Settings)
-        self._unknown_keys((), tree, ("source", "transforms", "sinks", "reply", *specs), "a pipeline")
+        self.unknown_keys((), tree, ("source", "transforms", "sinks", "reply", *specs), "a pipeline")
         for key in ("source", "sinks"):
             if tree.get(key) is None and (key,) not in self._document.unreadable:
                 self._report((key,), "missing", f"the pipeline has no {key}", f"add `{key}:`")
-        source = None if tree.get("source") is None else self._component(("source",), tree["source"], "source")
+        source = None if tree.get("source") is None else self.component(("source",), tree["source"], "source")
         transforms = self._list(("transforms",), tree.get("transforms"), "transform")
         sinks = self._list(("sinks",), tree.get("sinks"), "sink")
         if tree.get("sinks") == []:
             self._report(("sinks",), "missing", "the pipeline has no sink", "add `- use: disk`")
-        settings = self._options((), tree, Settings, specs)
+        settings = self.convert((), tree, Settings, specs)
         names = dict(self._names)
         reply = self._reply(tree["reply"], cast("Source | None", source), settings) if "reply" in tree else None
         if self._document.problems:
@@ -130,14 +130,14 @@ class _Builder:
             self._report(here, "bad-type", f"reply is a mapping with source, not {_found(value)}")
             return None
         specs = options(ReplySettings)
-        self._unknown_keys(here, value, ("source", "transforms", *specs), "a reply")
+        self.unknown_keys(here, value, ("source", "transforms", *specs), "a reply")
         if value.get("source") is None and (*here, "source") not in self._document.unreadable:
             self._document.report_key(here, "missing", "the reply has no source", "add `source:` below `reply:`")
         source = None
         if value.get("source") is not None:
-            source = cast("Source | None", self._component((*here, "source"), value["source"], "source"))
+            source = cast("Source | None", self.component((*here, "source"), value["source"], "source"))
         transforms = self._list((*here, "transforms"), value.get("transforms"), "transform")
-        own = self._options(here, value, ReplySettings, specs)
+        own = self.convert(here, value, ReplySettings, specs)
         self._check_reply(caller, source)
         if self._document.problems or caller is None or caller.speaker is None:
             return None
@@ -180,9 +180,9 @@ class _Builder:
             hint = f"begin each with a dash: `- use: …` under `{place[-1]}:`"
             self._report(place, "bad-type", f"{spell(place)} is a list, not {_found(value)}", hint)
             return []
-        return [self._component((*place, index), item, kind) for index, item in enumerate(value)]
+        return [self.component((*place, index), item, kind) for index, item in enumerate(value)]
 
-    def _component(self, place: Place, value: Any, kind: Kind) -> Component | None:
+    def component(self, place: Place, value: Any, kind: Kind) -> Component | None:
         if place in self._document.unreadable:
             return None
         if not isinstance(value, dict):
@@ -196,11 +196,11 @@ class _Builder:
         self._names[place] = found.name
         before = len(self._document.problems)
         given = {key: each for key, each in value.items() if key != "use"}
-        self._unknown_keys(place, given, tuple(found.options), found.name)
+        self.unknown_keys(place, given, tuple(found.options), found.name)
         for key, spec in found.options.items():
             if "default" not in spec and key not in given:
                 self._report(place, "missing", f"{found.name} needs the option {key}", f"add `{key}: …`")
-        values = self._options(place, given, found.component, found.options)
+        values = self.convert(place, given, found.component, found.options)
         if len(self._document.problems) > before or self._is_unreadable(place):
             return None
         try:
@@ -242,13 +242,13 @@ class _Builder:
         broken = [f"{plugin} did not load: {why}" for plugin, why in self._plugins.broken.items()]
         return f"there is no {kind} {name!r}", "; ".join([_nearest(name, names), *broken])
 
-    def _unknown_keys(self, place: Place, given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    def unknown_keys(self, place: Place, given: Iterable[str], known: Iterable[str], owner: str) -> None:
         for key in set(given).difference(known):
             self._document.report_key(
                 (*place, key), "unknown-key", f"{owner} has no option {key}", _nearest(key, known)
             )
 
-    def _options(
+    def convert(
         self, place: Place, given: Mapping[str, Any], struct: type[msgspec.Struct], specs: Mapping[str, Spec]
     ) -> dict[str, Any]:
         """Convert those of ``given`` that are options of ``struct``."""

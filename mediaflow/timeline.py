@@ -20,7 +20,8 @@ chunk numbers add is certainty about small differences:
 
 The expected time follows the timestamps by 1/64 of their difference per frame.  Clocks that drift apart, by 100 ppm
 or so, thereby never add up to a gap, and jitter moves nothing: the expected time stays within the range of the
-timestamps seen, so jitter of less than 3/4 frame from peak to peak inserts nothing.
+timestamps seen, so jitter of less than 3/4 frame from peak to peak inserts nothing.  Of a frame shorter than 2 ms the
+3/4 are taken to be 1.5 ms, because stamps are whole milliseconds.
 
 A carrier that connects again may begin its clock anew.  The new clock is then set beside the old one by ours: between
 the last frame of the old socket and the first of the new one passed so much time, of which the new frame is a part, and
@@ -49,6 +50,9 @@ FRAME_MS = 20
 """What carriers put in a frame; the length of a lost one until a track has shown its own."""
 
 GAP_FRAMES = 0.75
+ROUNDING_MS = 1.5
+"""Stamps are whole milliseconds, rounded or cut: of two frames their distance is up to 1 ms off."""
+
 PAUSE_MS = 60.0
 REPLAY_MS = 2_000.0
 LONGEST_GAP_MS = 600_000.0
@@ -230,7 +234,7 @@ class Timeline:
         assert state.expected_ms is not None
         late_ms = timestamp_ms - state.expected_ms
         frame_ms = state.frame * 1000 / self._rate
-        slack_ms = GAP_FRAMES * frame_ms
+        slack_ms = max(GAP_FRAMES * frame_ms, ROUNDING_MS)
         if lost == 0 and -PAUSE_MS < late_ms < PAUSE_MS:  # nearly every frame
             state.expected_ms += late_ms * _FOLLOW
             return IN_ORDER

@@ -60,6 +60,7 @@ from mediaflow.carrier import Carrier
 from mediaflow.dialects import DIALECTS
 from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
 
+from . import _vobiz_line as vobiz_line, _vobiz_quirks as vobiz_quirks
 from ._playout import TalkBack
 
 LEAD_MS = 200
@@ -122,6 +123,9 @@ class VobizCall(Sink, frozen=True, kw_only=True):
     played: Annotated[
         PathTemplate | None, Meta(description="WAV file for what the app has played, as in {call_id}.wav")
     ] = None
+    quirks: Annotated[
+        tuple[vobiz_quirks.Quirk, ...], Meta(description="what the carrier shall do wrong, for rehearsals")
+    ] = ()
 
     def check(self) -> None:
         parts = urlsplit(self.url.reveal())
@@ -132,6 +136,9 @@ class VobizCall(Sink, frozen=True, kw_only=True):
             raise ValueError(f"{self.dialect} has no {self.content_type}, only {', '.join(known)}")
         if self.shape == "flat" and self.dialect != "vobiz":
             raise ValueError("the flat shape is Vobiz's alone")
+        if self.quirks and self.dialect != "vobiz":
+            raise ValueError("quirks are of Vobiz's wire: the other dialects have none")
+        vobiz_quirks.check(self.quirks, self.end)
 
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         wanted = _FORMATS[self.content_type]
@@ -151,7 +158,8 @@ class VobizCall(Sink, frozen=True, kw_only=True):
         self.check_format(format, tracks)
         failure: Exception | None = None
         try:
-            async with websocket.connect(self.url.reveal()) as socket:
+            url = self.url.reveal()
+            async with vobiz_line.connect(url, self.quirks) if self.quirks else websocket.connect(url) as socket:
                 writer = _Caller(self, socket, stream, format, tracks)
                 await writer.start()
                 async with anyio.create_task_group() as tasks:
@@ -208,7 +216,12 @@ class _Message(NamedTuple):
 
 class _Caller(Writer):
     def __init__(
-        self, sink: VobizCall, socket: WebSocket, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]
+        self,
+        sink: VobizCall,
+        socket: WebSocket | vobiz_line.Line,
+        stream: Stream,
+        format: AudioFormat,
+        tracks: tuple[str, ...],
     ) -> None:
         self._sink, self._socket, self._stream, self._format = sink, socket, stream, format
         self._stream_id = sink.stream_id or str(uuid.uuid4())
@@ -256,11 +269,13 @@ class _Caller(Writer):
 
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
+        shown = self._socket.outcome if isinstance(self._socket, vobiz_line.Line) else {}
         return {
             "stream_id": self._stream_id,
             "messages": self._sequence,
             **self._counts,
             **self._talk_back.outcome,
+            **shown,
         }
 
     def write_nowait(self, item: Item) -> bool:

@@ -56,11 +56,13 @@ class Ingest:
 
 
 @asynccontextmanager
-async def running(engine: RecordingEngine | None = None, **options: object) -> AsyncIterator[Ingest]:
-    """Run the source on loopback, and fail after ten seconds."""
+async def running(
+    engine: RecordingEngine | None = None, limit_s: float = 10, **options: object
+) -> AsyncIterator[Ingest]:
+    """Run the source on loopback, and fail after ``limit_s``."""
     engine = engine or RecordingEngine()
     source = EkaIngest(**{"listen": "http://127.0.0.1:0"} | options)  # type: ignore[arg-type]
-    with anyio.fail_after(10):
+    with anyio.fail_after(limit_s):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.serve, engine)
             url = await engine.url()

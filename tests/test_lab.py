@@ -10,7 +10,7 @@ import pytest
 
 from mediaflow import ConfigError, plugins
 from mediaflow.dialects import DIALECTS
-from mediaflow.lab import CLIP, NOTICE, Lab
+from mediaflow.lab import CLIP, NOTICE, Lab, profile
 
 pytestmark = pytest.mark.anyio
 
@@ -166,6 +166,33 @@ async def test_stopping_the_lab_loses_nothing_that_was_said() -> None:
     assert target["status"] == "complete"
     assert 0 < figures["delivered"] == figures["received"] < 2 * clip_samples()
     assert sum(seconds for _, seconds in lab.stored()) == figures["delivered"] / 16_000
+
+
+CHAOS = ["plain", "reconnect_lossy", "one_track", "l16_wide", "eka_token_ends", "eka_drops_stream"]
+
+
+@pytest.mark.parametrize("name", CHAOS)
+async def test_chaos_comes_out_as_it_must(name: str) -> None:
+    """Both vendors misbehave as the profile says, and the ledger tells what it wants told."""
+    lab = Lab(str(PIPELINES / "vobiz_to_eka.yaml"), PLUGINS, "max", profile.load(name, PLUGINS))
+    with anyio.fail_after(30):
+        await lab.run()
+    assert lab.unmet() == []
+
+
+async def test_chaos_that_came_out_otherwise_is_told(tmp_path: Path) -> None:
+    """What the profile wants and the ledger does not show stands in a sentence each."""
+    file = tmp_path / "greedy.yaml"
+    file.write_text("rehearses: nothing\nexpect: {gaps_ms: 100, ends: failed}\n")
+    lab = Lab(str(PIPELINES / "vobiz_to_eka.yaml"), PLUGINS, "max", profile.load(str(file), PLUGINS))
+    assert lab.unmet() == ["no call arrived"]
+    with anyio.fail_after(30):
+        await lab.run()
+    assert lab.unmet() == [
+        "the call's status is complete, not failed",
+        "the ledger tells of 0 ms of gaps on inbound, not of 100",
+        "the ledger tells of 0 ms of gaps on outbound, not of 100",
+    ]
 
 
 async def test_a_pipeline_with_nothing_to_stand_in_for_is_refused() -> None:

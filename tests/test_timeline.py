@@ -310,6 +310,15 @@ def test_what_is_lost_is_what_is_missing(acts: list[str], epoch: int, stamped: t
             assert end == (sent + 1) * FRAME
 
 
+def test_rounded_stamps_of_short_frames_are_in_order() -> None:
+    """Frames of half a millisecond and of many, without numbers, stamped in whole milliseconds: nothing is missing."""
+    timeline, position = Timeline(16_000), 0
+    for samples in (7, 401, 33, 7, 7, 160) * 50:
+        place = timeline.place("inbound", samples, None, EPOCH + round(position / 16))
+        assert (place.missing, place.repeated, place.broken) == (0, False, False)
+        position += samples
+
+
 @given(
     st.lists(
         st.tuples(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._lab_certify import certify
 from ._speed import Speed, parse_speed
 from .vobiz import CONTENT_TYPES
 
@@ -38,7 +39,10 @@ _speed = click.option(
 
 @click.group()
 def command() -> None:
-    """Take the vendors' places on this machine, or call a media server."""
+    """Take the vendors' places on this machine, call a media server, or find out what a bridge loses."""
+
+
+command.add_command(certify)
 
 
 @command.command()
@@ -142,8 +146,17 @@ def eka(listen: str, quirks: tuple[str, ...]) -> None:
 @click.option("--track", type=click.Choice(["inbound", "outbound", "both"]), default="both", show_default=True,
               help="Whose voice it carries.")  # fmt: skip
 @click.option("--stop", is_flag=True, help="Say stop before the socket is closed, as older documents have it.")
+@click.option("--chaos", metavar="NAME|FILE", help="Misbehave as a chaos profile says, in its shape and format.")
 def call(
-    url: str, calls: int, audio: Path | None, speed: Speed, shape: str, content_type: str, track: str, stop: bool
+    url: str,
+    calls: int,
+    audio: Path | None,
+    speed: Speed,
+    shape: str,
+    content_type: str,
+    track: str,
+    stop: bool,
+    chaos: str | None,
 ) -> None:
     """Call the media server at URL, or at LAB_URL: it may end in a secret.
 
@@ -151,13 +164,16 @@ def call(
     """
 
     async def main() -> bool:
+        from ..lab import profile
         from ..lab.caller import Caller
         from ..path_template import PathTemplate
 
-        caller = Caller(
-            _rig(audio, speed), url, calls, content_type=content_type, track=track, shape=shape,
-            end="stop" if stop else "close", played=PathTemplate("mediaflow-data/lab/{call_id}.wav"),
-        )  # fmt: skip
+        rig = _rig(audio, speed)
+        options = {"content_type": content_type, "track": track, "shape": shape, "end": "stop" if stop else "close"}
+        if chaos is not None:
+            misbehaviour = profile.load(chaos, rig.plugins)
+            options = {**misbehaviour.options, "track": misbehaviour.tracks}
+        caller = Caller(rig, url, calls, played=PathTemplate("mediaflow-data/lab/{call_id}.wav"), **options)
         taken: list[bool] = []
 
         async def run() -> None:

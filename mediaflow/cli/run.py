@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import click
@@ -22,7 +23,8 @@ from ._speed import Speed, parse_speed
     callback=parse_speed,
     help="Pace of a file, or of the lab's caller: 1 is real time.",
 )
-def command(file: str, lab: bool, speed: Speed | None) -> None:
+@click.option("--chaos", metavar="NAME|FILE", help="Let the lab's vendors misbehave by a chaos profile; with --lab.")
+def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
     import sqlite3
 
@@ -31,9 +33,11 @@ def command(file: str, lab: bool, speed: Speed | None) -> None:
     from ..errors import ConfigError, MediaflowError
 
     set_up_log()
+    if chaos is not None and not lab:
+        raise click.UsageError("--chaos is for the vendors of --lab: add --lab")
     # What is loaded stays: looking through it for garbage, whenever calls begin, was a tenth of the time at 64 calls.
     gc.freeze()
-    main = _lab if lab else _alone
+    main = partial(_lab, chaos=chaos) if lab else _alone
     with config_errors():
         try:
             failed = anyio.run(
@@ -64,16 +68,23 @@ async def _alone(file: str, speed: Speed | None) -> bool:
     return runner.failed > 0
 
 
-async def _lab(file: str, speed: Speed | None) -> bool:
-    from ..lab import Lab
+async def _lab(file: str, speed: Speed | None, chaos: str | None) -> bool:
+    from ..lab import Lab, profile
     from ..plugins import load as load_plugins
     from ._show import carry
 
-    lab = Lab(file, load_plugins(), 1.0 if speed is None else speed)
+    plugins = load_plugins()
+    wanted = None if chaos is None else profile.load(chaos, plugins)
+    lab = Lab(file, plugins, 1.0 if speed is None else speed, wanted)
     await carry(lab.run, lab.stop, lab.runners)
     stored = lab.stored()
     if stored:
         click.echo("stored by the lab's EkaScribe:")
     for path, seconds in stored:
         click.echo(f"  {path}  {seconds:.2f} s")
+    if wanted is not None:
+        unmet = lab.unmet()
+        for line in unmet or ["all came out as it must"]:
+            click.echo(f"chaos {wanted.name}: {line}")
+        return bool(unmet)
     return any(runner.failed for runner in lab.runners)

@@ -17,12 +17,15 @@ written out is refused: it would call a vendor.
 
 A ``media_streams`` source gets a call of every carrier that it takes, all at once; Exotel has a pipeline of its own
 (``lab_exotel.yaml``), for its calls are of one track and linear.
+
+With a chaos profile (``profile``) both vendors misbehave as it says, and ``unmet`` tells what did not come out as it
+must.  ``certify`` drives a bridge that is not ours through all profiles.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -35,6 +38,7 @@ from ..dialects import DIALECTS
 from ..errors import ConfigError, Problem
 from ..plugins import Plugins
 from ..runner import Runner
+from .profile import Profile
 
 CLIP = Path(__file__).with_name("consultation.wav")
 """A short consultation; `consultation.md` beside it says how it was made."""
@@ -51,8 +55,10 @@ _CARRIERS = {"vobiz": "VOBIZ", "media_streams": "MEDIA_STREAMS"}
 class Lab:
     """One pipeline, rehearsed between a simulated carrier and an Eka-compatible service."""
 
-    def __init__(self, file: str, plugins: Plugins, speed: float | Literal["max"] = 1.0) -> None:
-        self._file, self._plugins, self._speed = file, plugins, speed
+    def __init__(
+        self, file: str, plugins: Plugins, speed: float | Literal["max"] = 1.0, chaos: Profile | None = None
+    ) -> None:
+        self._file, self._plugins, self._speed, self._chaos = file, plugins, speed, chaos
         self.runners: list[Runner] = []
         """The pipelines that run, each from when it is started."""
         self._eka: Runner | None = None
@@ -70,7 +76,8 @@ class Lab:
         async with anyio.create_task_group() as services:
             base_url = ""
             if self._needs_eka:
-                self._eka = self._runner("eka_ingest.yaml", {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": _TOKEN})
+                env = {"EKA_LISTEN": "http://127.0.0.1:0", "EKA_TOKEN": "" if self._logs_in else _TOKEN}
+                self._eka = self._runner("eka_ingest.yaml", env, None if self._chaos is None else self._chaos.ingest)
                 services.start_soon(self._eka.run)
                 await self._eka.up.wait()
                 base_url = self._eka.url
@@ -94,7 +101,9 @@ class Lab:
                 name = "lab_call.yaml" if target.pipeline.reply is None else "lab_talk.yaml"
                 file = "lab_exotel.yaml" if dialect == "exotel" else name
                 call = CLIP.stem if len(self._callers) == 1 else dialect
-                fronts.append(self._runner(file, env | {"LAB_DIALECT": dialect, "LAB_CALL": call}))
+                fronts.append(
+                    self._runner(file, env | {"LAB_DIALECT": dialect, "LAB_CALL": call}, self._as_carrier(target.url))
+                )
             await self._run_fronts(*fronts)
             while target.sessions:
                 await target.over(target.ended + 1)
@@ -125,9 +134,43 @@ class Lab:
         ]
         return [(file["path"], file["seconds"]) for file in stored]
 
-    def _runner(self, name: str, env: Mapping[str, str]) -> Runner:
-        path = files("mediaflow_pipelines") / name
-        runner = Runner(config.load(str(path), self._plugins, {**os.environ, **env}), self._plugins)
+    def unmet(self) -> list[str]:
+        """Return what did not come out as the chaos profile wants it, in sentences; for a call that is over."""
+        assert self._chaos is not None
+        wanted = self._chaos.expect
+        if not self.runners or not self.runners[0].accounts:
+            return ["no call arrived"]
+        target = self.runners[0]
+        unmet = []
+        if len(target.accounts) > 1:
+            unmet.append(f"one call became {len(target.accounts)}")
+        account = target.accounts[0]
+        if account["status"] != wanted.ends:
+            unmet.append(f"the call's status is {account['status']}, not {wanted.ends}")
+        for track, figures in account["tracks"].items():
+            gaps = sum(figures["concealed"].values()) * 1000 / account["sample_rate"]
+            if gaps < wanted.gaps_ms:
+                unmet.append(f"the ledger tells of {gaps:.0f} ms of gaps on {track}, not of {wanted.gaps_ms:.0f}")
+        for sink in account["sinks"]:
+            lost = sum(sink["dropped"].values()) * 1000 / sink["sample_rate"]
+            if lost > wanted.lost_ms and wanted.ends == "complete":
+                unmet.append(f"{sink['sink']} lost {lost:.0f} ms, where {wanted.lost_ms:.0f} may be lost")
+        return unmet
+
+    @property
+    def _logs_in(self) -> bool:
+        """True where a fixed token would be no rehearsal: one that ends can only be replaced by a login."""
+        return self._chaos is not None and "token_ends" in self._chaos.service.quirks
+
+    def _as_carrier(self, url: str) -> Callable[[Pipeline], Pipeline] | None:
+        chaos = self._chaos
+        return None if chaos is None else lambda pipeline: chaos.call(pipeline, url, self._plugins)
+
+    def _runner(
+        self, name: str, env: Mapping[str, str], change: Callable[[Pipeline], Pipeline] | None = None
+    ) -> Runner:
+        pipeline = config.load(str(files("mediaflow_pipelines") / name), self._plugins, {**os.environ, **env})
+        runner = Runner(pipeline if change is None else change(pipeline), self._plugins)
         self.runners.append(runner)
         return runner
 
@@ -139,9 +182,9 @@ class Lab:
             **{f"{name}_LISTEN": listen for name in _CARRIERS.values()},
             **{f"{name}_SECRET": "" for name in _CARRIERS.values()},
             "EKA_BASE_URL": base_url,
-            "EKA_TOKEN": _TOKEN,
-            "EKA_CLIENT_ID": "",
-            "EKA_CLIENT_SECRET": "",
+            "EKA_TOKEN": "" if self._logs_in else _TOKEN,
+            "EKA_CLIENT_ID": _TOKEN if self._logs_in else "",
+            "EKA_CLIENT_SECRET": _TOKEN if self._logs_in else "",
             "EKA_SHARING_KEY": "",
             "EKA_API_KEY": "",
             "EKA_JWT_PAYLOAD": "",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import anyio
@@ -419,6 +420,24 @@ async def test_clients_that_nobody_here_wrote(peer: str, mode: str, needs: Any) 
         assert json.loads(result.stdout) == {"code": 1000}
         assert await ingest.audio() == AUDIO
         assert (await ingest.end(session))[1]["audio_files_received"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["raw", "json"])
+async def test_a_browser(mode: str, needs: Any, tmp_path: Path) -> None:
+    """Chromium's WebSocket, from a page as the documents write it: the samples that are stored are those it sent."""
+    needs("chromium")
+    quiet = ["gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage"]
+    async with running(limit_s=60) as ingest:
+        session = await ingest.create()
+        page = f"{(PEERS / 'eka_page.html').as_uri()}#{mode},{session['upload_url']}"
+        command = ["chromium", "--headless=new", "--no-sandbox", "--no-first-run", f"--user-data-dir={tmp_path}"]
+        command += [f"--disable-{each}" for each in quiet]
+        async with await anyio.open_process([*command, page], stdout=DEVNULL, stderr=DEVNULL) as browser:
+            assert await ingest.audio() == AUDIO
+            status, body = await ingest.end(session)
+            assert (status, body["audio_files_received"]) == (202, 1)
+            browser.terminate()
 
 
 def test_the_stop_of_our_sinks_is_the_documents_one() -> None:
