@@ -116,6 +116,39 @@ async def test_who_wants_no_more_stops_the_peer(kind: str) -> None:
     assert consumer.messages == [b"0", *[message] * sent, b"last"]
 
 
+async def test_who_does_not_receive_stops_the_peer(kind: str) -> None:
+    """A few messages wait for ``recv``, then we do not read; taking them lets it go on, and none is missing."""
+    go, done = anyio.Event(), anyio.Event()
+    got: list[str | bytes] = []
+    waiting: list[int] = []
+    message = bytes(50_000)
+
+    async def handler(websocket: WebSocket) -> None:
+        await go.wait()
+        waiting.append(len(websocket._inbox))
+        with contextlib.suppress(Closed):
+            while True:
+                got.append(await websocket.recv())
+        done.set()
+
+    async with running(kind, handler) as server, connect(server.url) as websocket:
+        sent = 0
+        while True:
+            with anyio.move_on_after(0.2) as scope:
+                while sent < 400:
+                    sent += 1
+                    await websocket.send(message)
+            if scope.cancelled_caught or sent == 400:
+                break
+        assert sent < 400
+        go.set()
+        await websocket.send(b"last")
+        await websocket.close()
+        await done.wait()
+    assert waiting == [core.MAX_WAITING]
+    assert got == [*[message] * sent, b"last"]
+
+
 async def test_what_was_read_before_a_stop_is_kept_in_order(kind: str) -> None:
     """Messages of one read behind the one that stops wait for ``ready``, each stop anew; fragments and pings too."""
     frames = [masked(0x82, b"a"), masked(0x82, b"stop"), masked(0x89, b"p"), masked(0x02, b"b"), masked(0x80, b"c")]
