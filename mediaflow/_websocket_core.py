@@ -415,10 +415,11 @@ class WebSocket:
     def _finish(self, code: int, reason: str, by: Literal["us", "peer", "broken"]) -> None:
         """The WebSocket is closed; what is left is the line's end."""
         self._end = code, reason, by
-        if not self._masks:
-            self._flush()
-            self._line.end()
-        self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
+        if not self._lost:
+            if not self._masks:
+                self._flush()
+                self._line.end()
+            self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
         self._wake_all()
 
     def lost(self) -> None:

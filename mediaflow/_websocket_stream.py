@@ -7,23 +7,26 @@ what is written goes into the kernel at once as long as it takes it: one system 
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.streams.tls import TLSStream
 
-from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
+from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 
 LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 _READ_SIZE = 64 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 class StreamLine:
@@ -260,26 +263,21 @@ async def serve(
     """Take connections until cancelled, and give each to ``run`` in a task of its own."""
 
     async def connected(stream: ByteStream) -> None:
-        outcome: Outcome | None = None
         try:
             with anyio.fail_after(OPEN_TIMEOUT):
                 if tls is not None:
                     stream = await TLSStream.wrap(stream, ssl_context=tls, standard_compatible=False)
-                opening = ServerOpening(admit)
-                while outcome is None:
-                    outcome = opening.receive(await stream.receive())
-                await stream.send(outcome.answer)
-                if outcome.status != 101:
-                    await _linger(stream)
-        except LOST:  # or too slow: TimeoutError is an OSError
-            outcome = None
+                outcome = await _open(stream, ServerOpening(admit))
+            if outcome is not None:
+                early = outcome.early
+                async with over(stream, outcome.path, server=True, early=early, max_message=max_message) as socket:
+                    await run(socket)
+        except LOST:
+            pass  # the peer left, or was too slow: TimeoutError is an OSError
+        except Exception as error:
+            report(logger, "a connection", error)
         finally:
-            if outcome is None or outcome.status != 101:
-                await anyio.aclose_forcefully(stream)
-        if outcome is not None and outcome.status == 101:
-            early = outcome.early
-            async with over(stream, outcome.path, server=True, early=early, max_message=max_message) as socket:
-                await run(socket)
+            await anyio.aclose_forcefully(stream)
 
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     async with listener:
@@ -287,11 +285,16 @@ async def serve(
         await listener.serve(connected)
 
 
-async def _linger(stream: ByteStream) -> None:
+async def _open(stream: ByteStream, opening: ServerOpening) -> Outcome | None:
+    """Answer the request that comes; None if it does not become a WebSocket."""
+    while (outcome := opening.receive(await stream.receive())) is None:
+        pass
+    await stream.send(outcome.answer)
+    if outcome.status == 101:
+        return outcome
     # A socket closed with unread bytes resets the connection, which may overtake the answer.
-    try:
+    with suppress(NotImplementedError):
         await stream.send_eof()
         while True:
             await stream.receive()
-    except (NotImplementedError, anyio.EndOfStream):
-        pass
+    return None

@@ -22,6 +22,7 @@ from websockets.sync.client import connect as library_connect
 from websockets.sync.server import ServerConnection, serve as library_serve
 
 from mediaflow import _websocket_core as core
+from mediaflow._websocket_transport import TransportLine
 from mediaflow.websocket import Closed, WebSocket, connect
 
 pytestmark = pytest.mark.anyio
@@ -101,11 +102,12 @@ async def test_who_wants_no_more_stops_the_peer(kind: str) -> None:
         await consumer.stopped.wait()
         sent = 0
         while True:
-            with anyio.move_on_after(0.2) as scope:  # 20 MB do not fit into the buffers of a loopback socket
+            before = sent
+            with anyio.move_on_after(0.2):  # 20 MB do not fit into the buffers of a loopback socket
                 while sent < count:
                     sent += 1
                     await websocket.send(message)
-            if scope.cancelled_caught or sent == count:
+            if sent <= before + 1 or sent == count:  # what is sent waits in our own line then
                 break
         assert sent < count
         assert consumer.messages == [b"0"]
@@ -114,6 +116,67 @@ async def test_who_wants_no_more_stops_the_peer(kind: str) -> None:
         await websocket.close()
         await done.wait()
     assert consumer.messages == [b"0", *[message] * sent, b"last"]
+
+
+async def test_who_does_not_receive_stops_the_peer(kind: str) -> None:
+    """A few messages wait for ``recv``, then we do not read; taking them lets it go on, and none is missing."""
+    go, done = anyio.Event(), anyio.Event()
+    got: list[str | bytes] = []
+    waiting: list[int] = []
+    message = bytes(50_000)
+
+    async def handler(websocket: WebSocket) -> None:
+        await go.wait()
+        waiting.append(len(websocket._inbox))
+        with contextlib.suppress(Closed):
+            while True:
+                got.append(await websocket.recv())
+        done.set()
+
+    async with running(kind, handler) as server, connect(server.url) as websocket:
+        sent = 0
+        while True:
+            before = sent
+            with anyio.move_on_after(0.2):
+                while sent < 400:
+                    sent += 1
+                    await websocket.send(message)
+            if sent <= before + 1 or sent == 400:
+                break
+        assert sent < 400
+        go.set()
+        await websocket.send(b"last")
+        await websocket.close()
+        await done.wait()
+    assert waiting == [core.MAX_WAITING]
+    assert got == [*[message] * sent, b"last"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_loop_is_told_not_to_read(anyio_backend: str) -> None:
+    """From a stop until ``ready`` returns the transport is not read; a full buffer alone would show it too late."""
+    reading: list[bool] = []
+    ended = anyio.Event()
+
+    async def handler(websocket: WebSocket) -> None:
+        line = websocket._line
+        assert isinstance(line, TransportLine)
+
+        async def ready() -> None:
+            reading.append(line._transport.is_reading())
+
+        reading.append(line._transport.is_reading())
+        with contextlib.suppress(Closed):
+            await websocket.feed(lambda message: message == b"go", ready)
+        ended.set()
+
+    async with running("serve", handler) as server, connect(server.url) as websocket:
+        for message in (b"stop", b"go", b"stop"):
+            await websocket.send(message)
+            await websocket.ping()
+        await websocket.close()
+        await ended.wait()
+    assert reading == [True, False, False]
 
 
 async def test_what_was_read_before_a_stop_is_kept_in_order(kind: str) -> None:
@@ -370,7 +433,7 @@ async def test_a_peer_that_answers_no_ping_is_given_up(kind: str, monkeypatch: p
         ends.append(await websocket.wait_closed())
         ended.set()
 
-    with timeouts(monkeypatch, PING_INTERVAL=0.02, PING_TIMEOUT=0.1, CLOSE_TIMEOUT=0.2):
+    with timeouts(monkeypatch, PING_INTERVAL=0.02, PING_TIMEOUT=0.6, CLOSE_TIMEOUT=0.2):
         async with running(kind, handler) as server:
             async with raw_websocket(server) as raw:
                 pings = b""
@@ -391,13 +454,13 @@ async def test_who_does_not_read_does_not_blame_the_peer(kind: str, monkeypatch:
         with contextlib.suppress(Closed):
             await websocket.feed(consumer.take, consumer.ready)
 
-    with timeouts(monkeypatch, PING_INTERVAL=0.02, PING_TIMEOUT=0.06):
+    with timeouts(monkeypatch, PING_INTERVAL=0.02, PING_TIMEOUT=0.3):
         async with running(kind, handler) as server, raw_websocket(server) as raw:
             await raw.send(masked(0x82, b"stop"))
             await consumer.stopped.wait()
             assert await raw.receive() == b"\x89\x00"
             await raw.send(masked(0x8A, b"") + masked(0x82, b"more"))
-            with anyio.move_on_after(0.3):
+            with anyio.move_on_after(0.8):
                 assert await raw.receive() == b""  # no close comes
             consumer.go.set()
             assert (await raw.receive())[:1] == b"\x89"
