@@ -20,8 +20,8 @@ A 16-bit reading of G.711 skips every other sample, which turns some high tones 
 is a sample, while of L16 every other one is the coarse half of one.  So the bytes at even and at odd places must be
 spread differently (*unevenness*, 0 … 1; measured 0.36 … 0.99) for L16 and alike (0.03 … 0.31) for G.711.  Tones may
 do that to G.711 too, near 4 kHz and at 2 kHz.  But then the two halves are the same smooth sound, or one of them has
-few values (108 of 256 at most), where the fine half of L16 has nearly all.  Both rules together leave 1 window of 40 of the
-lab's clip, as L16 from 0 to -45 dBFS, undecided.
+few values (108 of 256 at most), where the fine half of L16 has nearly all.  Both rules together leave 1 window of 40 of
+the lab's clip, as L16 from 0 to -45 dBFS, undecided.
 
 Measured over the lab's clip at -10 to -45 dBFS and with noise down to 10 dB under it, no window speaks for a wrong
 codec; nor did noise of any level, nor one of 129 000 windows of tones and chords up to 3950 Hz.  Two windows that agree
