@@ -25,7 +25,7 @@ whole and hold 125 bytes at most. What breaks the rules fails the connection wit
 A length written longer than needed is taken, as by all common peers, though section 5.2 forbids it.
 
 `Decoder` keeps the read it was given and works in it: the payload of a frame that came whole is unmasked into the
-message's own ``bytes``, and there is no other copy, but of a read in a buffer that is used again (10 ns for such a
+message's own ``bytes``, and there is no other copy, but of a read in a buffer that is used again (20 ns for such a
 frame). Only what comes in parts is gathered, in memory that doubles.
 Messages are pulled out of it one by one, so who cannot take more leaves the rest where it is.
 
