@@ -16,6 +16,7 @@ cdef class WebSocket:
     cdef dict _pongs
 
     cpdef received(self, data, Py_ssize_t size=*)
+
     @cython.locals(cork=_Cork, socket=WebSocket, sockets=list, event=int)
     cdef _deliver(self)
     cpdef bint _keep(self, bytes message) except -1

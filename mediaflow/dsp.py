@@ -19,7 +19,7 @@ from mediaflow._dsp.g711 import (
     mulaw_encode,
     mulaw_encode_into,
 )
-from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes, varied
+from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, roughness, swap_bytes, varied
 from mediaflow._dsp.resample import Resampler
 from mediaflow._dsp.stage import Stage
 from mediaflow._dsp.vad import EnergyVad
@@ -44,6 +44,7 @@ __all__ = [
     "mulaw_encode",
     "mulaw_encode_into",
     "rms_dbfs",
+    "roughness",
     "speech_chunks",
     "swap_bytes",
     "varied",

@@ -22,8 +22,10 @@ cdef class LiveSession:
     @cython.locals(account=TrackAccount, edge=Edge, size=Py_ssize_t)
     cpdef bint push(self, data, str track=*) except *
     cdef TrackAccount _account(self, str track)
+
     @cython.locals(out=list)
     cdef _carry(self, list chain, items)
+
     @cython.locals(edge=Edge)
     cdef _deliver(self, items)
     cdef _hear(self, event)

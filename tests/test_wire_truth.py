@@ -13,7 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 from mediaflow import AudioFormat, dsp
 from mediaflow.frame import Encoding
 from mediaflow.lab import CLIP
-from mediaflow.wire_truth import ByteOrder, Finding, WireTruth, roughness, sounds_like
+from mediaflow.wire_truth import ByteOrder, Finding, WireTruth, sounds_like
 
 RATE = 8000
 LEVELS = (-10, -15, -20, -25, -30, -35, -40, -45)
@@ -153,16 +153,6 @@ def test_tones_are_never_misheard(tones: list[tuple[float, float, float]], level
     peak = float(numpy.abs(sound).max()) or 1.0
     data = SEND[wire](_pcm(sound / peak * 32767 * 10 ** (level / 20)))
     assert _codes(AudioFormat(_encoding(wire), RATE), {"inbound": data}) == []
-
-
-@given(st.lists(st.integers(-32768, 32767), min_size=2, max_size=300))
-def test_roughness(values: list[int]) -> None:
-    """It is what the definition says, computed with numpy."""
-    samples = numpy.array(values, "<i2")
-    exact = samples.astype(float)
-    around = float(((exact - exact.mean()) ** 2).sum())
-    wanted = float((numpy.diff(exact) ** 2).sum()) / around if around else 2.0
-    assert roughness(samples.tobytes()) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 # --- The rate

@@ -54,4 +54,8 @@ enum { PAST = 8 };
 void mediaflow_band_energies(const char *pcm, int64_t step, int64_t count, float *work, float *low_energy,
                              float *high_energy);
 
+/* pcm_kernel.c: the energy of the first difference of `count` samples, big-endian if swapped, over that of their
+ * deviation from the mean; infinity where nothing deviates. */
+double mediaflow_roughness(const char *pcm, int64_t count, int swapped);
+
 #endif

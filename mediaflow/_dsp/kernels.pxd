@@ -35,3 +35,4 @@ cdef extern from "kernels.h":
     void mediaflow_band_energies(
         const char *pcm, int64_t step, int64_t count, float *work, float *low_energy, float *high_energy,
     ) noexcept nogil
+    double mediaflow_roughness(const char *pcm, int64_t count, int swapped) noexcept nogil

@@ -6,9 +6,10 @@ on how it did.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.math cimport INFINITY, log10
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
+from mediaflow._dsp.kernels cimport mediaflow_roughness
 from mediaflow._dsp.span cimport Span, hold_codes, hold_pcm
 
 cdef enum:
@@ -23,10 +24,6 @@ cdef double SMOOTH = 1.0
 # ... and the other one at least this many times rougher. Samples that never leave one byte scale
 # by 256 when swapped, so both orders are equally rough and the ratio stays near 1.
 cdef double MARGIN = 2.0
-
-
-cdef uint16_t _swapped(uint16_t word) noexcept nogil:
-    return (word << 8) | (word >> 8)
 
 
 cdef void _swap(const uint16_t *pcm, uint16_t *out, Py_ssize_t count) noexcept nogil:
@@ -65,23 +62,6 @@ cdef uint64_t _energy(const int16_t *pcm, Py_ssize_t count) noexcept nogil:
     for i in range(count):
         total += <uint64_t>(<int32_t>pcm[i] * pcm[i])
     return total
-
-
-cdef double _roughness(const uint16_t *pcm, Py_ssize_t count, bint swap) noexcept nogil:
-    """Return first-difference energy over deviation energy, or infinity where nothing deviates."""
-    cdef Py_ssize_t i
-    cdef int64_t sample, previous = 0, total = 0
-    cdef uint64_t steps = 0, squares = 0
-    for i in range(count):
-        sample = <int16_t>(_swapped(pcm[i]) if swap else pcm[i])
-        if i:
-            steps += <uint64_t>((sample - previous) * (sample - previous))
-        squares += <uint64_t>(sample * sample)
-        total += sample
-        previous = sample
-    cdef double deviation = <double>squares - <double>total * <double>total / <double>count
-    # A constant leaves only what rounding to double makes of it, far less than one step per sample.
-    return <double>steps / deviation if steps and deviation > 0 else INFINITY
 
 
 def swap_bytes(pcm) -> bytes:
@@ -161,6 +141,17 @@ def rms_dbfs(pcm) -> float:
     return 10.0 * log10(<double>energy / <double>count / 32768.0 ** 2)
 
 
+def roughness(pcm) -> float:
+    """Return the energy of the first difference of a signal over that of its deviation from the mean.
+
+    0 for the slowest sound, 2 for white noise, up to 4 for the highest tone. A constant, which is neither, has 2.
+    """
+    cdef Span source
+    cdef object _held = hold_pcm(pcm, "pcm", &source)
+    cdef double rough = mediaflow_roughness(source.start, source.size // 2, False)
+    return 2.0 if rough == INFINITY else rough
+
+
 def varied(data, int values) -> bool:
     """Tell whether ``data`` holds at least ``values`` different bytes: silence and a codec's idle pattern do not."""
     cdef Span source
@@ -196,8 +187,8 @@ def guess_byte_order(pcm):
     cdef Py_ssize_t count = source.size // 2
     if count < MIN_ORDER_SAMPLES:
         return None
-    cdef double little = _roughness(<const uint16_t *>source.start, count, False)
-    cdef double big = _roughness(<const uint16_t *>source.start, count, True)
+    cdef double little = mediaflow_roughness(source.start, count, False)
+    cdef double big = mediaflow_roughness(source.start, count, True)
     if little <= SMOOTH and big >= MARGIN * little:
         return "little"
     if big <= SMOOTH and little >= MARGIN * big:

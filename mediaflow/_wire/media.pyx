@@ -11,8 +11,9 @@ escapes, whole numbers (bare or in quotes) of at most 18 digits, and nothing nes
 it returns None, and the general reader (``envelope``) decides. So it need not know what is an error, and may be held
 against the general reader for any text: they agree, or `read` says None.
 
-Base64 is decoded by four tables, one per place in a group of four characters: each gives the bits of its character where
-they belong in the three bytes, and a mark outside of them for what is no character of the alphabet (RFC 4648, section 4).
+Base64 is decoded by four tables, one per place in a group of four characters: each gives the bits of its character
+where they belong in the three bytes, and a mark outside of them for what is no character of the alphabet (RFC 4648,
+section 4).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

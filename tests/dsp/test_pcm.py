@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -130,3 +131,17 @@ def test_channels_that_do_not_divide() -> None:
 def test_varied(data: bytes, values: int) -> None:
     """It counts the different bytes."""
     assert dsp.varied(data, values) == (len(set(data)) >= values)
+
+
+@given(st.lists(st.integers(-32768, 32767), max_size=300))
+def test_roughness(values: list[int]) -> None:
+    """It is what the definition says, computed in whole numbers; a constant, and nothing, count as noise."""
+    energy, following = sum(v * v for v in values), sum((b - a) ** 2 for a, b in itertools.pairwise(values))
+    around = len(values) * energy - sum(values) ** 2
+    expected = following * len(values) / around if around else 2.0
+    assert dsp.roughness(np.array(values, "<i2").tobytes()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_roughness_of_the_loudest() -> None:
+    """A minute of full-scale square waves does not overflow."""
+    assert dsp.roughness(np.tile(np.array([32767, -32768], "<i2"), 240_000).tobytes()) == pytest.approx(4.0, rel=1e-5)
