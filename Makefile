@@ -1,7 +1,7 @@
 # make demo    a call from a simulated carrier to a local EkaScribe, in real time (SPEED=max: as fast as it goes)
 # make test    everything that CI runs: checks, then the tests on every Python that is here
 # make check   lint, types, layers
-# make bench   the benchmarks
+# make bench   the compiled core beside its peers; make bench-load: how many calls one core carries (half an hour)
 # make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
@@ -10,10 +10,11 @@ PYTHON ?= python3
 SPEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_dsp/*.pyx mediaflow/_dsp/*.pxd mediaflow/_dsp/*.[ch])
-SYSTEM := espeak-ng valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
+HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
+SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
+SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
-.PHONY: demo test check bench debug sanitize system peers others clean
+.PHONY: demo test check bench bench-load pipecat debug sanitize system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -30,11 +31,19 @@ check: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	mkdir -p build/mypy && ln -sfn ../../plugins build/mypy/mediaflow_plugins   # plugins/ under its installed name
 	$(BIN)/mypy
-	PATH=$(BIN):$$PATH cython-lint mediaflow/_dsp
+	PATH=$(BIN):$$PATH cython-lint mediaflow
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.development
-	$(BIN)/python -m benchmarks
+	$(BIN)/mediaflow bench dsp
+
+# A peer of the load with many packages, in an environment of its own; the load goes without it where it is not there.
+pipecat:
+	$(PYTHON) -m venv build/pipecat
+	build/pipecat/bin/pip install -q 'pipecat-ai[websocket]>=1.14' uvicorn websockets
+
+bench-load: $(VENV)/.development system peers
+	$(BIN)/mediaflow bench load
 
 # The compiled core once more, in a place of its own, and its tests on that.
 CORE_TESTS := tests/dsp -q -m 'not slow' -p no:cacheprovider --deselect tests/dsp/test_levels.py
@@ -95,4 +104,4 @@ $(VENV)/.other: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info mediaflow/_dsp/*.so tests/peers/node_modules
+	rm -rf .venv .venv-* build *.egg-info mediaflow/*.so mediaflow/*/*.so tests/peers/node_modules

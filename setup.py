@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("MEDIAFLOW_DEBUG") == "1"
 SANITIZE = os.environ.get("MEDIAFLOW_SANITIZE") == "1"
 
-directives = {
+core_directives = {
     "language_level": 3,
     "freethreading_compatible": True,
     "boundscheck": DEBUG,
@@ -21,6 +21,12 @@ directives = {
     "initializedcheck": DEBUG,
     "cdivision": True,
     "embedsignature": True,
+}
+hot_directives = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    "annotation_typing": False,  # types are said in the .pxd, where None and subclasses are thought of
+    "nonecheck": True,
 }
 # The first keeps floats bit-identical from one instruction set to the next. The second lets gcc vectorise loops that
 # compare floats; it changes no result.
@@ -31,25 +37,27 @@ if SANITIZE:
 
 
 def extension(source: Path) -> Extension:
-    """One module per .pyx, together with the C file of the same name where there is one."""
-    sources = [str(source)]
+    """One module per source, together with the C file of the same name where there is one."""
     kernel = source.with_name(f"{source.stem}_kernel.c")
-    if kernel.exists():
-        sources.append(str(kernel))
     return Extension(
-        f"mediaflow._dsp.{source.stem}",
-        sources,
-        include_dirs=["mediaflow/_dsp"],
+        ".".join(source.with_suffix("").parts),
+        [str(source), *([str(kernel)] if kernel.exists() else [])],
+        include_dirs=[str(source.parent)],
         depends=sorted(map(str, source.parent.glob("*.h"))),
         extra_compile_args=flags,
         extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
     )
 
 
-setup(
-    ext_modules=cythonize(
-        [extension(source) for source in sorted(Path("mediaflow/_dsp").glob("*.pyx"))],
+def compiled(sources: list[Path], directives: dict[str, object]) -> list[Extension]:
+    return cythonize(
+        [extension(source) for source in sources],
         compiler_directives=directives,
         build_dir="build/cython-debug" if DEBUG else "build/cython",
-    ),
-)
+    )
+
+
+cores = sorted(Path("mediaflow").glob("_*/*.pyx"))
+# Modules of plain Python that every frame goes through: compiled as they are, with the types in the .pxd beside them.
+hot = sorted(types.with_suffix(".py") for types in Path("mediaflow").rglob("*.pxd") if types.parent.name[0] != "_")
+setup(ext_modules=compiled(cores, core_directives) + compiled(hot, hot_directives))

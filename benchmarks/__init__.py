@@ -1,1 +1,1 @@
-"""Benchmarks: each module prints one table; ``python -m benchmarks`` runs them all."""
+"""Benchmarks: ``mediaflow bench dsp`` and ``mediaflow bench load``; each prints its tables."""

@@ -1,15 +1,12 @@
-"""`mediaflow.dsp` beside its peers, speed and quality: ``mediaflow bench dsp`` or ``python -m benchmarks``."""
+"""`mediaflow.dsp` beside its peers, speed and quality: ``mediaflow bench dsp``."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from . import dsp_quality, dsp_speed
+from .machine import processor, versions
 
 PACKAGES = (
     "mediaflow",
@@ -24,37 +21,14 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Name what is installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def processor() -> str:
-    """Name the processor and its widest level."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    level = "x86-64-v4" if "avx512bw" in flags else "x86-64-v3" if "avx2" in flags else "baseline"
-    return f"{model}, {os.cpu_count()} processors, {level}"
-
-
 def main(rounds: int = dsp_speed.ROUNDS, as_json: bool = False, quality: bool = True) -> int:
     """Print the tables, or one JSON document."""
     missing = [name for name, module in dsp_speed.PEERS.items() if module is None]
-    document: dict[str, object] = {"machine": processor(), "versions": versions(), "missing": missing}
+    document: dict[str, object] = {"machine": processor(), "versions": versions(PACKAGES), "missing": missing}
     speed, figures = [], []
     if not as_json:
         print(processor())
-        print(", ".join(f"{name} {number}" for name, number in versions().items()))
+        print(", ".join(f"{name} {number}" for name, number in versions(PACKAGES).items()))
         print(f"not installed: {', '.join(missing) or 'none'}\n")
         print(f"{'speed':34} {'ns a call':>12} {'peer':>15} {'ns a call':>12} {'ratio':>8} {'goal':>6}")
     for row in dsp_speed.rows():

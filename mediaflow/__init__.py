@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compiled import Compiled as Compiled
     from .component import (
         Component as Component,
         Engine as Engine,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .path_template import PathTemplate as PathTemplate
 
 _HOMES = {
+    "compiled": "Compiled",
     "component": "Component Engine Finding Joiner Processor Secret Session Sink Source Transform Writer",
     "errors": "ConfigError FormatError MediaflowError SessionError SinkError SourceError WireError",
     "frame": "AudioFormat AudioFrame Cut Dtmf Event Gap Item Lost SpeechEnded SpeechStarted Stream WireAlarm rescale",

@@ -1,194 +1,288 @@
-"""The server's end of a WebSocket over an anyio byte stream, after some HTTP listener has read the request.
+"""The line of a WebSocket over an anyio byte stream: on trio, and behind an HTTP listener.
 
-The library's protocol core turns bytes into frames and back and does no I/O.  Around it stand one task that reads, so
-that pings and closing handshakes are answered while the handler is busy, and one that pings.  The methods are those of
-the library's own connections, as far as ``mediaflow.websocket`` uses them, and raise the library's errors.
-
-    state      peer sends close            we close                      line lost
-    OPEN       answer it, send EOF, drain  send it, wait for the answer  1006
-    CLOSING    send EOF, drain             —                             CLOSED
-    CLOSED     the stream is closed, ``recv`` raises
-
-Draining matters: a socket closed with unread bytes resets the connection, and a reset may overtake our close frame.
+One task reads and minds the deadline; a second one writes, and lives only while something waits to be written.  Where
+the stream is a plain socket that can be had (trio), the reading task waits until it is readable and then reads, and
+what is written goes into the kernel at once as long as it takes it: one system call each per frame.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from contextlib import suppress
+import math
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import anyio
-from anyio.abc import ByteStream
-from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.streams.tls import TLSStream
 
-_LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
+from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
+
+LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+
+_READ_SIZE = 64 * 1024
 
 
-class StreamConnection:
-    """A connection whose handshake is done; ``read`` and ``keep_alive`` have to run as tasks."""
+class StreamLine:
+    """An open connection; ``read`` has to run as a task of ``tasks``."""
 
-    def __init__(
-        self, stream: ByteStream, protocol: ServerProtocol, request: Request, max_waiting: int, close_timeout: float
-    ) -> None:
-        self.request, self.protocol = request, protocol
-        self._stream = stream
-        self._close_timeout = close_timeout
-        self._messages: deque[str | bytes] = deque()
-        self._max_waiting = max_waiting
-        self._changed = anyio.Event()
-        self._closing = False
-        self._writing = anyio.Lock()
-        self._ended = anyio.Event()
-        self._pings = itertools.count()
-        self._pongs: dict[bytes, anyio.Event] = {}
-        self._parts, self._is_text = bytearray(), False
-
-    async def recv(self) -> str | bytes:
-        """Return the next message."""
-        while not self._messages:
-            if self._ended.is_set():
-                raise await self._closed()
-            await self._changed.wait()
-        message = self._messages.popleft()
-        self._notify()
-        return message
-
-    async def send(self, message: str | bytes) -> None:
-        """Send a message, waiting for room."""
-        if self.protocol.state is not State.OPEN:
-            raise await self._closed()
-        if isinstance(message, str):
-            self.protocol.send_text(message.encode())
-        else:
-            self.protocol.send_binary(message)
-        await self.flush()
-
-    async def ping(self, *, ack_on_close: bool) -> anyio.Event:
-        """Send a ping; the event is set by its pong, or by the end of the connection."""
-        if self.protocol.state is not State.OPEN:
-            raise await self._closed()
-        data = next(self._pings).to_bytes(4, "big")
-        self._pongs[data] = pong = anyio.Event()
-        self.protocol.send_ping(data)
-        await self.flush()
-        return pong
-
-    async def aclose(self, code: int, reason: str) -> None:
-        """Close with a handshake, or without one where the peer does not answer in time."""
-        self._closing = True  # messages that nobody takes must not hold the peer's answer up
-        self._notify()
-        try:
-            if self.protocol.state is State.OPEN:
-                self.protocol.send_close(code, reason)
-            with anyio.move_on_after(self._close_timeout):
-                await self.flush()
-                await self._ended.wait()
-        finally:
-            if not self._ended.is_set():
-                await anyio.aclose_forcefully(self._stream)
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection has ended."""
-        await self._ended.wait()
-
-    async def flush(self) -> None:
-        """Write what the protocol wants written; a lost line shows in the reading task."""
-        async with self._writing:
-            for data in self.protocol.data_to_send():
-                try:
-                    if data:
-                        await self._stream.send(data)
-                    else:
-                        await self._stream.send_eof()
-                except _LOST:
-                    return
-                except NotImplementedError:  # a TLS stream cannot close one direction only
-                    await anyio.aclose_forcefully(self._stream)
-                except anyio.get_cancelled_exc_class():
-                    # A message may be written half: nothing can follow it.
-                    await anyio.aclose_forcefully(self._stream)
-                    raise
+    def __init__(self, stream: ByteStream, tasks: TaskGroup, path: str, server: bool, max_message: int) -> None:
+        self._stream, self._tasks = stream, tasks
+        raw = stream.extra(SocketAttribute.raw_socket, None) if not isinstance(stream, TLSStream) else None
+        self._raw = raw if isinstance(raw, socket.socket) else None
+        self._deadline = math.inf
+        self._scope: anyio.CancelScope | None = None  # of the reading, up to the deadline
+        self._writer: anyio.CancelScope | None = None
+        self._backlog: list[bytes] = []
+        self._waiting = 0  # bytes of it, and of what is being written
+        self._room: anyio.Event | None = None
+        self._resumed: anyio.Event | None = None
+        self._ending = self._aborted = False
+        self.full = False
+        self.socket = WebSocket(self, path, server=server, max_message=max_message)
 
     async def read(self, early: bytes) -> None:
-        """Take what the peer sends until the connection has ended, also while the handler finishes cancelled."""
-        with anyio.CancelScope(shield=True) as scope:
+        """Read until the connection has ended, also while its user finishes cancelled."""
+        with anyio.CancelScope(shield=True):
             try:
-                data = early
-                while True:
-                    if data:
-                        await self._take(data)
-                    if self.protocol.close_expected() and scope.deadline == float("inf"):
-                        scope.deadline = anyio.current_time() + self._close_timeout
-                    data = await self._stream.receive()
-            except _LOST:
+                if early:
+                    self.socket.received(early)
+                while not self._aborted:
+                    with anyio.CancelScope(deadline=self._deadline) as self._scope:
+                        await self._read_on()
+                        break
+                    if not self._aborted:
+                        self.socket.expired()
+            except LOST:
                 pass
             finally:
-                self.protocol.receive_eof()
-                self._ended.set()
-                self._notify()
-                for pong in self._pongs.values():
-                    pong.set()
+                self._aborted = True
+                if self._writer is not None:
+                    self._writer.cancel()
+                self._backlog.clear()
+                self.full = False
+                self._let_go()
+                self.socket.lost()
                 await anyio.aclose_forcefully(self._stream)
 
-    async def _take(self, data: bytes) -> None:
-        self.protocol.receive_data(data)
-        frames = self.protocol.events_received()
-        await self.flush()
-        for frame in frames:
-            assert isinstance(frame, Frame)
-            if frame.opcode is Opcode.PONG:
-                self._take_pong(bytes(frame.data))
-            elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                await self._take_part(frame)
+    async def _read_on(self) -> None:
+        while True:
+            if self._resumed is not None:
+                await self._resumed.wait()
+            try:
+                data = await self._receive()
+            except BlockingIOError:
+                continue
+            except anyio.EndOfStream:
+                data = b""
+            if not data:
+                with anyio.move_on_after(CLOSE_TIMEOUT):
+                    while self._writer is not None:
+                        await self._wait_room()
+                return
+            self.socket.received(data)
 
-    def _take_pong(self, data: bytes) -> None:
-        # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
-        if data in self._pongs:
-            for sent in list(self._pongs):
-                self._pongs.pop(sent).set()
-                if sent == data:
-                    break
+    async def _receive(self) -> bytes:
+        if self._raw is None:
+            return await self._stream.receive(_READ_SIZE)
+        await anyio.wait_readable(self._raw)
+        return self._raw.recv(_READ_SIZE)
 
-    async def _take_part(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-        self._parts += frame.data
-        if not frame.fin:
+    def write(self, data: bytes) -> None:
+        """Write, now or as soon as it goes."""
+        if self._aborted or self._ending:
             return
-        data, self._parts = bytes(self._parts), bytearray()
+        if self._raw is not None and self._writer is None:
+            try:
+                sent = self._raw.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # the reading task will see it
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._backlog.append(data)
+        self._waiting += len(data)
+        self.full = self._waiting > WRITE_LIMIT
+        self._start_writing()
+
+    def _start_writing(self) -> None:
+        if self._writer is None:
+            self._writer = anyio.CancelScope(shield=True)
+            self._tasks.start_soon(self._write_on, self._writer)
+
+    async def _write_on(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                while self._backlog:
+                    data = b"".join(self._backlog)
+                    self._backlog.clear()
+                    await self._send(data)
+                    self._waiting -= len(data)
+                    if self.full and self._waiting <= WRITE_LIMIT:
+                        self.full = False
+                        self._let_go()
+                if self._ending:
+                    await self._stream.send_eof()
+            except NotImplementedError:  # a TLS stream cannot end one direction only
+                self.abort()
+            except LOST:
+                pass  # the reading task will see it
+        self._writer = None
+        self._let_go()
+
+    async def _send(self, data: bytes) -> None:
+        if self._raw is None:
+            await self._stream.send(data)
+            return
+        rest = memoryview(data)
+        while rest:
+            await anyio.wait_writable(self._raw)
+            try:
+                rest = rest[self._raw.send(rest) :]
+            except BlockingIOError:
+                continue
+
+    def end(self) -> None:
+        """End our direction behind what is written; a TLS connection is cut instead."""
+        if not self._ending:
+            self._ending = True
+            self._start_writing()
+
+    def abort(self) -> None:
+        """Cut the line."""
+        self._aborted = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if self._resumed is None:
+            self._resumed = anyio.Event()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+
+    def now(self) -> float:
+        """Return the backend's time."""
+        return anyio.current_time()
+
+    def set_deadline(self, deadline: float) -> None:
+        """Call ``expired`` at that time."""
+        self._deadline = deadline
+        if self._scope is not None:
+            self._scope.deadline = deadline
+
+    async def drain(self) -> None:
+        """Wait until the line is not full, or lost."""
+        while self.full:
+            await self._wait_room()
+
+    async def _wait_room(self) -> None:
+        if self._room is None:
+            self._room = anyio.Event()
+        await self._room.wait()
+
+    def _let_go(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+
+@asynccontextmanager
+async def over(
+    stream: ByteStream, path: str, *, server: bool, early: bytes, max_message: int
+) -> AsyncIterator[WebSocket]:
+    """Speak WebSocket over a stream whose handshake is done; leaving the block closes."""
+    code = 1001  # going away: the block was cancelled
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        line = StreamLine(stream, tasks, path, server, max_message)
+        tasks.start_soon(line.read, early)
         try:
-            message = data.decode() if self._is_text else data
-        except UnicodeDecodeError:
-            self.protocol.fail(1007, "text is not UTF-8")
-            await self.flush()
-            return
-        while len(self._messages) >= self._max_waiting and not self._closing:
-            await self._changed.wait()
-        if not self._closing:
-            self._messages.append(message)
-            self._notify()
+            yield line.socket
+            code = 1000
+        except Exception as error:
+            failure, code = error, 1011 if server else 1001
+        finally:
+            await line.socket.leave(code)
+    if failure is not None:
+        raise failure  # here, where the task group does not wrap it
 
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
-    async def keep_alive(self, interval: float, timeout: float) -> None:
-        """Ping the peer from time to time and end the connection if it does not answer."""
-        with suppress(ConnectionClosed):
-            while not self._ended.is_set():
-                with anyio.move_on_after(interval):
-                    await self._ended.wait()
-                with anyio.move_on_after(timeout) as answer:
-                    await (await self.ping(ack_on_close=True)).wait()
-                if answer.cancelled_caught:
-                    self.protocol.fail(1011, "keepalive ping timeout")
-                    await anyio.aclose_forcefully(self._stream)
+async def open_url(
+    url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+) -> AbstractAsyncContextManager[WebSocket]:
+    """Open a connection, to be closed by leaving the block; raises OSError, ``Refused`` or ``Unreachable``."""
+    uri = parse(url)
+    opening = ClientOpening(uri, headers)
+    stream: ByteStream = await anyio.connect_tcp(uri.host, uri.port)
+    try:
+        if uri.secure:
+            context = tls or ssl.create_default_context()
+            stream = await TLSStream.wrap(stream, hostname=uri.host, ssl_context=context, standard_compatible=False)
+        await stream.send(opening.request)
+        while (early := opening.receive(await stream.receive())) is None:
+            pass
+    except BaseException as error:
+        await anyio.aclose_forcefully(stream)
+        if isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
+            raise ConnectionError("the connection was closed before the answer") from None
+        raise
+    return over(stream, opening.path, server=False, early=early, max_message=max_message)
 
-    async def _closed(self) -> ConnectionClosed:
-        await self._ended.wait()
-        return self.protocol.close_exc
+
+async def serve(
+    run: Callable[[WebSocket], Coroutine[Any, Any, None]],
+    host: str,
+    port: int,
+    admit: Admit,
+    listening: Callable[[int], None],
+    tls: ssl.SSLContext | None,
+    max_message: int,
+) -> None:
+    """Take connections until cancelled, and give each to ``run`` in a task of its own."""
+
+    async def connected(stream: ByteStream) -> None:
+        outcome: Outcome | None = None
+        try:
+            with anyio.fail_after(OPEN_TIMEOUT):
+                if tls is not None:
+                    stream = await TLSStream.wrap(stream, ssl_context=tls, standard_compatible=False)
+                opening = ServerOpening(admit)
+                while outcome is None:
+                    outcome = opening.receive(await stream.receive())
+                await stream.send(outcome.answer)
+                if outcome.status != 101:
+                    await _linger(stream)
+        except LOST:  # or too slow: TimeoutError is an OSError
+            outcome = None
+        finally:
+            if outcome is None or outcome.status != 101:
+                await anyio.aclose_forcefully(stream)
+        if outcome is not None and outcome.status == 101:
+            early = outcome.early
+            async with over(stream, outcome.path, server=True, early=early, max_message=max_message) as socket:
+                await run(socket)
+
+    listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
+    async with listener:
+        listening(listener.extra(SocketAttribute.local_port))
+        await listener.serve(connected)
+
+
+async def _linger(stream: ByteStream) -> None:
+    # A socket closed with unread bytes resets the connection, which may overtake the answer.
+    try:
+        await stream.send_eof()
+        while True:
+            await stream.receive()
+    except (NotImplementedError, anyio.EndOfStream):
+        pass

@@ -133,12 +133,15 @@ class Memory:
 
 
 class Signatures:
-    """Knows whether a request comes from Vobiz: it is signed with the account's token, and never came before."""
+    """Knows whether a request comes from Vobiz: it is signed with the account's token, and never came before.
 
-    def __init__(self, token: Secret, public_url: str) -> None:
+    ``nonces`` is what it remembers those that came by; one's own is empty at every start.
+    """
+
+    def __init__(self, token: Secret, public_url: str, nonces: Memory | None = None) -> None:
         self._token = token.reveal().encode()
         self._url = public_url.rstrip("/")
-        self._nonces = Memory()
+        self._nonces = Memory() if nonces is None else nonces
 
     def check(self, request: Request) -> frozenset[str]:
         """Return the nonces of the request, to be given to ``remember`` once it is answered well.

@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -116,7 +117,7 @@ class Session(Protocol):
         """Put on record that ``name`` happened now, with what is known of it: neither secrets nor numbers of people.
 
         It stands in the call's account under ``events``, with the stream time, as long as there is room; unlike
-        ``emit`` it goes to no sink.  It may be called at any time, also once the call has ended.
+        ``emit`` it goes to no sink.  It may be called at any time: of a call that is over the ledger is amended.
         """
 
 
@@ -127,12 +128,17 @@ class Engine(Protocol):
     def replies(self) -> bool:
         """True if the pipeline has a reply: each call should be one that can be spoken to, and be offered a speaker."""
 
+    @property
+    def state(self) -> Path | None:
+        """The folder for what has to outlive the process; None where nothing is to be kept."""
+
     def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
         """Open a call.
 
         Leaving the block ends it, in whatever way it is left: what was pushed flows through and the sinks finish; a
-        reply that still plays is cut off.  Raises ``FormatError`` if the pipeline cannot take the stream's format, and
-        ``SessionError`` at the end if every sink has failed, so that a source can tell its peer that nothing is stored.
+        reply that still plays is cut off.
+        Raises ``FormatError`` if the pipeline cannot take the stream's format, and ``SessionError`` at the end if every
+        sink has failed, so that a source can tell its peer that nothing is stored.
         """
 
     def listening(self, url: str) -> None:
@@ -144,6 +150,9 @@ class Engine(Protocol):
 
 class Source(Component, frozen=True):
     """Where streams come from."""
+
+    emits: ClassVar[tuple[type[Event], ...]] = ()
+    """Events that its streams may bring, so that a transform may need them."""
 
     listens: ClassVar[bool] = False
     """True if it takes connections and so may bring any number of streams; such a source cannot be a reply."""
@@ -186,7 +195,7 @@ class Transform(Component, frozen=True):
     """A step that works on each track by itself."""
 
     needs: ClassVar[tuple[type[Event], ...]] = ()
-    """Events that some transform before this one has to make."""
+    """Events that the source, or some transform before this one, has to make."""
 
     emits: ClassVar[tuple[type[Event], ...]] = ()
     """Events that this one makes."""

@@ -6,7 +6,7 @@ served by servers made for that, Starlette and uvicorn, which the extra ``server
     routes["/answer"]   POST /answer, GET /answer/more       the handler decides
     any other path      404
     any other method    405
-    /healthz            200 as long as the process lives
+    /healthz            200 as long as the process lives, and which one it is
     /readyz             200 if ``ready()``, else 503
 
 A body over ``MAX_BODY`` is 413, one that does not come within ``BODY_S`` 408, and a handler that breaks 500; a log
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -49,6 +50,9 @@ CLOSE_S = 5
 
 CONNECTIONS = 200
 """Connections and requests at a time; what is more is answered 503."""
+
+INSTANCE = secrets.token_hex(8)
+"""What ``/healthz`` says, so that whoever asks at a public address can see whether it leads to this process."""
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +123,7 @@ def _server(
             yield
 
     async def health(request: Request) -> Response:
-        return Response(200, b'{"status":"ok"}')
+        return Response(200, f'{{"status":"ok","instance":"{INSTANCE}"}}'.encode())
 
     async def readiness(request: Request) -> Response:
         return Response(200, b'{"status":"ready"}') if ready() else Response(503, b'{"status":"not ready"}')

@@ -75,6 +75,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Of a ``start`` that names none; None if any may come."""
     own_clock: bool = False
     """True if timestamps begin anew with every socket."""
+    frame_ms: int = 20
+    """How much audio is in a message."""
     reorder: int = 0
     """How many frames of a track may be waited for because one that precedes them is still on its way."""
     id_key: str = ""
@@ -174,6 +176,7 @@ EXOTEL = Dialect(
     formats=(_L16, _L16_WIDE, _L16_24K),
     tracks=("inbound",),
     own_clock=True,
+    frame_ms=100,
     id_key="stream_sid",
     plays=(_L16, _L16_WIDE, _L16_24K),
     reply_sizes=range(3_200, 100_001, 320),

@@ -19,7 +19,7 @@ from mediaflow._dsp.g711 import (
     mulaw_encode,
     mulaw_encode_into,
 )
-from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes
+from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, swap_bytes, varied
 from mediaflow._dsp.resample import Resampler
 from mediaflow._dsp.stage import Stage
 from mediaflow._dsp.vad import EnergyVad
@@ -46,4 +46,5 @@ __all__ = [
     "rms_dbfs",
     "speech_chunks",
     "swap_bytes",
+    "varied",
 ]

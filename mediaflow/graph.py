@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from .compiled import Fused, fuse
 from .component import Joiner, Processor, Transform
 from .config import Pipeline, Place
 from .delivery.account import Join, Rate
@@ -19,6 +20,9 @@ from .errors import ConfigError, FormatError, MediaflowError, Problem
 from .frame import AudioFormat, Event, SpeechEnded, SpeechStarted
 
 Tracks = tuple[str, ...]
+
+Chain = list[tuple[str, Processor | Fused]]
+"""What a track goes through, by label."""
 
 
 class Step(NamedTuple):
@@ -52,26 +56,27 @@ class Plan(NamedTuple):
                 path.append(Rate(step.input.sample_rate, step.output.sample_rate))
         return tuple(path)
 
-    def open(self) -> dict[str, list[tuple[str, Processor]]]:
-        """Open the processors: for every track its own ones, then those that all tracks share."""
-        chains: dict[str, list[tuple[str, Processor]]] = {track: [] for track in self.input_tracks}
-        joined = False
+    def open(self) -> dict[str, Chain]:
+        """Open what each track goes through, neighbours fused where they can be; what tracks share is one object."""
+        own, shared = self.processors()
+        behind = fuse(shared)
+        return {track: fuse(chain) + behind for track, chain in own.items()}
+
+    def processors(self) -> tuple[dict[str, list[tuple[str, Processor]]], list[tuple[str, Processor]]]:
+        """Open the processors, by label: those that each track has to itself, then those that all tracks share."""
+        own: dict[str, list[tuple[str, Processor]]] = {track: [] for track in self.input_tracks}
+        shared: list[tuple[str, Processor]] = []
         for step in self.steps:
             if not step.applies:
                 continue
-            if isinstance(step.transform, Joiner) or joined:
-                processor = (
-                    step.transform.open(step.input, step.tracks)
-                    if isinstance(step.transform, Joiner)
-                    else step.transform.open(step.input)
-                )
-                joined = True
-                for chain in chains.values():
-                    chain.append((step.label, processor))
+            if isinstance(step.transform, Joiner):
+                shared.append((step.label, step.transform.open(step.input, step.tracks)))
+            elif shared:
+                shared.append((step.label, step.transform.open(step.input)))
             else:
-                for chain in chains.values():
+                for chain in own.values():
                     chain.append((step.label, step.transform.open(step.input)))
-        return chains
+        return own, shared
 
 
 class Misfit(FormatError):
@@ -170,7 +175,7 @@ class _Walk:
         self._pipeline = pipeline
         self._giver = "the source"
         self._place: Place = ()
-        self._events: set[type[Event]] = set()
+        self._events: set[type[Event]] = set(pipeline.source.emits)
         self._problems: list[Problem] = []
 
     @contextmanager

@@ -83,6 +83,7 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         once: bool = False,
+        tries: int = ATTEMPTS,
     ) -> Reply:
         """Send a request and return the answer; ``body`` goes as JSON, but bytes as they are and None not at all."""
         import stamina
@@ -93,7 +94,7 @@ class Client:
         try:
             async for attempt in stamina.retry_context(
                 on=_pause_if_not_sent if once else _pause,
-                attempts=ATTEMPTS,
+                attempts=tries,
                 timeout=RETRIES_S,
                 wait_initial=0.25,
                 wait_max=8.0,
@@ -118,6 +119,15 @@ class Client:
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             raise Unreachable(f"{place}: {why}", sent) from None
         return Reply(response.status_code, response.headers, response.content)
+
+
+def clock_ahead(reply: Reply) -> float | None:
+    """Return by how many seconds the server's clock is ahead of ours, to within one; None where it does not say."""
+    try:
+        # The header has whole seconds, so that the clock is half a second further on average.
+        return parsedate_to_datetime(reply.headers.get("date", "")).timestamp() + 0.5 - time.time()
+    except ValueError:
+        return None
 
 
 def retry_after(reply: Reply) -> float | None:

@@ -34,7 +34,7 @@ from .config import Reply
 from .delivery.edge import Edge
 from .errors import MediaflowError, SessionError, SinkError, SourceError
 from .frame import SpeechStarted, Stream
-from .session import LiveSession
+from .session import LiveSession, held
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class LiveReply:
     """The reply of one call.  It is the ``Engine`` that the reply's source sees."""
 
     replies = False
+    state = None
 
     def __init__(
         self,
@@ -113,10 +114,10 @@ class LiveReply:
             raise SourceError("its source brings a second stream, and a reply is one")
         plan = graph.plan(self._reply, stream.format, stream.tracks)
         stream = msgspec.structs.replace(stream, id=self._call.stream.id)
-        session = self._session = LiveSession(self._reply, plan, stream, self._failed)
+        session = self._session = LiveSession(self._reply, plan, stream, self._failed, lambda account: None)
         self._call.note("ReplyStarted")
         self._tasks.start_soon(self._keep, session)
-        async with session.held():
+        async with held(session):
             yield session
 
     def listening(self, url: str) -> None:
@@ -167,7 +168,7 @@ class LiveReply:
             return "failed"
         if failure is not None or self._session is None:
             return self._stopped or "failed"
-        return "failed" if self._session.broke else "complete"
+        return "failed" if self._session.error else "complete"
 
     def _why(self) -> str:
         """Say what failed."""

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -29,7 +30,7 @@ from .errors import FormatError, SessionError, SourceError
 from .frame import Stream
 from .plugins import Plugins
 from .reply import LiveReply
-from .session import LiveSession
+from .session import LiveSession, held
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,10 @@ class Runner:
         self.up = anyio.Event()
         self._over = anyio.Event()
         self._plugins = plugins
-        self._ledger = Ledger(pipeline.state)
+        self._amended: list[dict[str, Any]] = []
+        """Accounts of calls that are over and were noted something since."""
+        self.state = Path(pipeline.state)
+        self._ledger = Ledger(self.state)
         self._front = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -76,6 +80,7 @@ class Runner:
                     self._limit()
                     with anyio.CancelScope(shield=True):
                         await self._drain()
+                        await self._amend()
                 self._tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = _single(group)
@@ -119,7 +124,9 @@ class Runner:
             raise SourceError(f"call {stream.id} is already open")
         try:
             plan = graph.plan(self.pipeline, stream.format, stream.tracks)
-            session = LiveSession(self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge))
+            session = LiveSession(
+                self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge), self._amended.append
+            )
         except FormatError:
             self.count("refused-format")
             raise
@@ -130,7 +137,7 @@ class Runner:
             failed = partial(self._sink_failed, session)
             session.reply = LiveReply(self.pipeline.reply, session, self.count, failed)
             self._tasks.start_soon(session.reply.run)
-        async with session.held():
+        async with held(session):
             yield session
 
     def listening(self, url: str) -> None:
@@ -152,7 +159,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 if session.reply is not None:
                     await session.reply.over.wait()
-                account = session.account()
+                account = session.settled = session.account()
                 await self._book([account])
             # From here on without waiting: whoever counts calls sees each either as live or as over.
             del self.sessions[session.stream.id]
@@ -167,8 +174,13 @@ class Runner:
     async def _keep_ledger(self) -> None:
         while True:
             await anyio.sleep(SNAPSHOT_S)
+            await self._amend()
             for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
                 await self._book([session.account() for session in sessions if not session.finished.is_set()])
+
+    async def _amend(self) -> None:
+        amended, self._amended[:] = self._amended[:], []
+        await self._book(amended)
 
     async def _book(self, accounts: list[dict[str, Any]]) -> None:
         try:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .component import Processor, Sink
+from .component import Sink
 from .config import Pipeline
 from .delivery.account import SinkAccount, Span, Timeline, TrackAccount
 from .delivery.edge import Edge
 from .errors import SessionError
 from .frame import AudioFrame, Event, Gap, Item, Lost, SpeechStarted, Stream
-from .graph import Plan
+from .graph import Chain, Plan
 
 if TYPE_CHECKING:
     from .reply import LiveReply
@@ -40,8 +40,16 @@ _CONCEAL_MS = 1000
 class LiveSession:
     """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan, stream: Stream, sink_failed: Callable[[Edge], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        plan: Plan,
+        stream: Stream,
+        sink_failed: Callable[[Edge], None],
+        amended: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.stream, self.plan = stream, plan
+        self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
         self._pipeline = pipeline.name
         self.started = time.time()
         self.finished = anyio.Event()
@@ -49,14 +57,15 @@ class LiveSession:
         self.scope = anyio.CancelScope(shield=True)
         """What the sinks run in; cancelling it cuts off what has not finished."""
         self.error = ""
+        self.settled: dict[str, Any] | None = None
+        """The account once the call is over; only notes are still added to it."""
         self.undelivered = False
         """True once every sink has failed."""
         self.reply: LiveReply | None = None
         """What is played into the call, where its pipeline has a reply."""
-        self.broke = False
-        """True once a transform has broken."""
+        self._broke = False
         self._sinks_done = False
-        self._sink_failed = sink_failed
+        self._sink_failed, self._amended = sink_failed, amended
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
@@ -81,13 +90,16 @@ class LiveSession:
 
     def push(self, data: bytes, track: str = "inbound") -> bool:
         account = self._account(track)
-        frame = AudioFrame(data, self.stream.format, track, account.end)
-        account.end += self.stream.format.sample_count(data)
+        size = len(data)
+        if size % self._sample_bytes:
+            self._format.sample_count(data)  # raises
+        frame = AudioFrame(data, self._format, track, account.end)
+        account.end += size // self._sample_bytes
         self._carry(self._chains[track], (frame,))
         if self.undelivered:
             raise SessionError(NOBODY)
         for edge in self.edges:
-            if edge.full:
+            if edge.full():
                 return False
         return True
 
@@ -140,26 +152,11 @@ class LiveSession:
             self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
         else:
             self._notes_left_out += 1
+        if self.settled is not None:
+            self.settled |= self._events()
+            self._amended(self.settled)
 
     # What the runner calls.
-
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Hold the call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
-        try:
-            yield
-        except SessionError as error:
-            self.error = self.error or str(error)
-            raise
-        except Exception as error:
-            self.error = self.error or f"the source failed: {error}"
-            raise
-        finally:
-            self.end()
-            with anyio.CancelScope(shield=True):
-                await self.finished.wait()
-        if self.undelivered:
-            raise SessionError(NOBODY)
 
     def end(self) -> None:
         """Close the front: flush what the processors hold into the sinks and close their edges."""
@@ -168,7 +165,7 @@ class LiveSession:
         if self.reply is not None:
             self.reply.end()
         try:
-            if not self.broke:
+            if not self._broke:
                 self._flush()
         except SessionError:
             pass  # it is in ``error`` and in the log
@@ -214,10 +211,12 @@ class LiveSession:
                 for track, account in self._tracks.items()
             },
             "sinks": sinks,
-            "events": list(self._notes),
-            "events_left_out": self._notes_left_out,
+            **self._events(),
             **({} if self.reply is None else {"reply": self.reply.account()}),
         }
+
+    def _events(self) -> dict[str, Any]:
+        return {"events": list(self._notes), "events_left_out": self._notes_left_out}
 
     def _status(self) -> str:
         if not self._sinks_done:
@@ -232,13 +231,13 @@ class LiveSession:
         )
 
     def _account(self, track: str) -> TrackAccount:
-        if self._ending or self.broke or self.undelivered:
+        if self._ending or self._broke or self.undelivered:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
         if track not in self._chains:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
         return self._tracks[track]
 
-    def _carry(self, chain: Iterable[tuple[str, Processor]], items: Iterable[Item]) -> None:
+    def _carry(self, chain: Chain, items: Iterable[Item]) -> None:
         for label, processor in chain:
             try:
                 out: list[Item] = []
@@ -277,7 +276,7 @@ class LiveSession:
         if shared:
             self._flush_steps(chains[0], range(own, len(chains[0])))
 
-    def _flush_steps(self, chain: list[tuple[str, Processor]], steps: Iterable[int]) -> None:
+    def _flush_steps(self, chain: Chain, steps: Iterable[int]) -> None:
         for index in steps:
             label, processor = chain[index]
             try:
@@ -287,7 +286,7 @@ class LiveSession:
             self._carry(chain[index + 1 :], left)
 
     def _broken(self, label: str, error: Exception) -> SessionError:
-        self.broke = True
+        self._broke = True
         self.error = self.error or f"{label} broke: {type(error).__name__}: {error}"
         logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
         return SessionError(self.error)
@@ -297,3 +296,22 @@ class LiveSession:
         if self.undelivered:
             self.error = self.error or NOBODY
         self._sink_failed(edge)
+
+
+@asynccontextmanager
+async def held(session: LiveSession) -> AsyncIterator[LiveSession]:
+    """Hold a call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
+    try:
+        yield session
+    except SessionError as error:
+        session.error = session.error or str(error)
+        raise
+    except Exception as error:
+        session.error = session.error or f"the source failed: {error}"
+        raise
+    finally:
+        session.end()
+        with anyio.CancelScope(shield=True):
+            await session.finished.wait()
+    if session.undelivered:
+        raise SessionError(NOBODY)

@@ -22,6 +22,15 @@ The expected time follows the timestamps by 1/64 of their difference per frame. 
 or so, thereby never add up to a gap, and jitter moves nothing: the expected time stays within the range of the
 timestamps seen, so jitter of less than 3/4 frame from peak to peak inserts nothing.
 
+A carrier that connects again may begin its clock anew.  The new clock is then set beside the old one by ours: between
+the last frame of the old socket and the first of the new one passed so much time, of which the new frame is a part, and
+the rest is missing.  It is right to within the jitter of those two frames; from there on both tracks are measured by
+the new clock::
+
+    old clock   … 980 1000 ┊  lost …            1000 was expected to go on at 1020
+    ours               7.0 ┊       … 9.5        2.5 s passed: 2480 ms are missing before the new frame
+    new clock              ┊         0 20 40    so 0 of the new clock is 3500 of the old one
+
 Whether ``chunk`` counts the frames of a track or of the socket is not documented where two tracks share one.  It shows
 at the first frames after both have begun, and ``numbering`` tells what was found::
 
@@ -33,6 +42,7 @@ Until it shows, the chunks are taken to count the track's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 FRAME_MS = 20
@@ -72,8 +82,6 @@ _BROKEN = Place(broken=True)
 
 
 class _Track:
-    __slots__ = ("blind", "chunk", "end", "expected_ms", "frame", "fresh", "numberless", "repeats", "skipped")
-
     def __init__(self, begin: int, frame: int, expected_ms: float | None) -> None:
         self.end = begin  # position of the next sample
         self.frame = frame  # samples in the last frame
@@ -81,6 +89,7 @@ class _Track:
         self.chunk: int | None = None
         self.skipped = 0  # of the socket, when the last frame came
         self.fresh = False  # nothing has come yet since the carrier reconnected
+        self.left_ms = expected_ms  # what was expected, by the clock of the last socket
         self.repeats = 0  # in a row
         self.blind = False  # timestamps are of no use
         self.numberless = False  # chunks are of no use
@@ -94,6 +103,7 @@ class Timeline:
         self._tracks: dict[str, _Track] = {}
         self._chunk: int | None = None  # the last of the socket
         self._skipped = 0  # chunk numbers that the socket left out
+        self._elapsed_ms: Callable[[], float] | None = None  # until the new clock is set
         self._evidence = 0  # above 0 for chunks that count the socket's frames, below for the track's
 
     @property
@@ -106,15 +116,18 @@ class Timeline:
         state = self._tracks.get(track)
         return self._rate * FRAME_MS // 1000 if state is None else state.frame
 
-    def reconnected(self, own_clock: bool = False) -> None:
+    def reconnected(self, elapsed_ms: Callable[[], float] | None = None, own_clock: bool = False) -> None:
         """Go on with a new socket: its chunks count anew, and what is missing is missing for that reason.
 
-        ``own_clock`` tells that its timestamps do too.  How much was missed meanwhile then cannot be known: the audio
-        goes on without a gap.
+        ``elapsed_ms`` is asked at the first frame how long nothing has come.  By that the gap is measured where
+        ``own_clock`` tells that the timestamps count anew too, and where they show it; without it there is no gap then.
         """
+        self._elapsed_ms = elapsed_ms
         for state in self._tracks.values():
             state.chunk = None
             state.fresh = True
+            if state.expected_ms is not None:
+                state.left_ms = state.expected_ms
             if own_clock:
                 state.expected_ms = None
 
@@ -128,11 +141,15 @@ class Timeline:
             state = self._tracks[track] = _Track(place.begin or 0, samples, timestamp_ms)
         else:
             timed = timestamp_ms is not None and not state.blind
-            if timestamp_ms is None or state.blind or state.expected_ms is None:
+            if (
+                timestamp_ms is None
+                or state.blind
+                or (state.expected_ms is None and not self._set_clock(state, samples, timestamp_ms))
+            ):
                 place = self._by_chunk(state, self._lost(state, chunk, timed=False))
                 state.expected_ms = timestamp_ms if state.expected_ms is None else state.expected_ms
             else:
-                place = self._by_time(state, self._lost(state, chunk, timed=True), timestamp_ms - state.expected_ms)
+                place = self._by_time(state, self._lost(state, chunk, timed=True), samples, timestamp_ms)
             if place.repeated:
                 state.repeats += 1
                 if state.repeats <= _LONGEST_REPLAY:
@@ -160,11 +177,25 @@ class Timeline:
         other = next(iter(self._tracks.values()), None)
         if other is None:
             return Place(begin=0)
+        if other.expected_ms is None and timestamp_ms is not None:
+            self._set_clock(other, samples, timestamp_ms)
         if timestamp_ms is not None and other.expected_ms is not None:
             ahead_ms = timestamp_ms - other.expected_ms
             if abs(ahead_ms) <= LONGEST_GAP_MS:
                 return Place(begin=other.end + round(ahead_ms * self._rate / 1000))
         return Place(begin=other.end - samples, broken=timestamp_ms is not None)
+
+    def _set_clock(self, state: _Track, samples: int, timestamp_ms: int) -> bool:
+        """Set the clock that has begun anew by ours, if there is something to set it by."""
+        if self._elapsed_ms is None or state.left_ms is None:
+            return False
+        missing_ms = max(self._elapsed_ms() - samples * 1000 / self._rate, 0.0)
+        shift_ms = timestamp_ms - missing_ms - state.left_ms
+        for each in self._tracks.values():
+            if each.left_ms is not None:
+                each.expected_ms = each.left_ms + shift_ms
+        self._elapsed_ms = None
+        return True
 
     def _lost(self, state: _Track, chunk: int | None, timed: bool) -> int | None:
         """Return how many frames of the track the numbers say are missing: -1 if they go back, None if unknown."""
@@ -195,8 +226,9 @@ class Timeline:
             return _BROKEN
         return Place(missing, "reconnect" if state.fresh else "gap")
 
-    def _by_time(self, state: _Track, lost: int | None, late_ms: float) -> Place:
+    def _by_time(self, state: _Track, lost: int | None, samples: int, timestamp_ms: int) -> Place:
         assert state.expected_ms is not None
+        late_ms = timestamp_ms - state.expected_ms
         frame_ms = state.frame * 1000 / self._rate
         slack_ms = GAP_FRAMES * frame_ms
         if lost == 0 and -PAUSE_MS < late_ms < PAUSE_MS:  # nearly every frame
@@ -206,6 +238,8 @@ class Timeline:
         if not new and -REPLAY_MS <= late_ms <= -slack_ms:
             return _REPEATED
         if late_ms > LONGEST_GAP_MS or late_ms < -REPLAY_MS or (new and late_ms <= -PAUSE_MS):
+            if state.fresh and self._set_clock(state, samples, timestamp_ms):
+                return self._by_time(state, lost, samples, timestamp_ms)
             state.expected_ms += late_ms
             return _BROKEN
         if late_ms < slack_ms:

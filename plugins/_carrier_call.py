@@ -17,7 +17,7 @@ was sent before and is not read yet, so it is read for ``QUIET_S`` more, and no 
     Hangup                                 the call ends, whatever socket it is on or waits for
     StopStream, of the stream being read   the call ends
     DroppedStream, of the same             the socket is taken for closed, though it may look open for minutes
-    any                                    is noted in the call's account
+    any                                    is noted in the call's account, also once it is settled
 """
 
 from __future__ import annotations
@@ -30,20 +30,15 @@ from typing import Protocol
 
 import anyio
 
-from mediaflow import Engine, FormatError, Session, SessionError, Stream, WireError, envelope
-from mediaflow.envelope import Cleared, Dtmf, Media, MediaError, Played, Start
-from mediaflow.timeline import IN_ORDER, Place, Timeline
+from mediaflow import Engine, FormatError, Session, SessionError, Stream, envelope
+from mediaflow.envelope import Media, MediaError, Start
+from mediaflow.intake import Intake
+from mediaflow.ordered_session import Order
 from mediaflow.websocket import Closed, WebSocket
-from mediaflow.wire_truth import WireTruth
 
-from ._ordered_session import Order, OrderedSession
-from ._reorder import Reorder
 from ._talk_back import Line, TalkBack
 
 logger = logging.getLogger(__name__)
-
-BARREN = 50
-"""Media messages in a row without audio that are worth a loud word: one second of a call lost."""
 
 QUIET_S = 0.5
 """How long a socket is still read once a callback has said that it is over: what it holds is here already."""
@@ -52,6 +47,10 @@ EARLY_NEWS = 50
 """Callbacks of a call kept until its session is open."""
 
 NORMAL, GOING_AWAY, UNSUPPORTED, INTERNAL = 1000, 1001, 1003, 1011
+
+
+class _Stopped(Exception):
+    """The carrier has said ``stop``."""
 
 
 class Link:
@@ -91,11 +90,8 @@ class Call:
         self.id = id
         self.tracks = start.tracks or envelope.TRACKS
         self.format = start.format
-        self._dialect = start.dialect
         self.open = True
         """False once no further socket can continue the session."""
-        self.stopped = False
-        """True once the carrier has said that the call is over, on the socket or in a callback."""
         ids = {"call_id": start.call_id, "stream_id": start.stream_id, "account_id": start.account_id}
         self._stream = Stream(
             id,
@@ -105,27 +101,25 @@ class Call:
         )
         self._options = options
         self._engine = engine
-        self._default_track = "inbound" if "inbound" in self.tracks else self.tracks[0]
-        self._timeline = Timeline(start.format.sample_rate)
-        self._reorder: Reorder[Media | MediaError] | None = None
-        if start.dialect.reorder:
-            self._reorder = Reorder(start.dialect.reorder)
-        self._truth: WireTruth | None = WireTruth(start.format, self.tracks)
-        self._numbering = "unknown"
+        self._start = start
         self._session: Session
         self._news: list[tuple[str, dict[str, str | int | float]]] = []
         self._note = self._keep_news  # until the session is open
-        self._said_stop = False
+        self._hung_up = False
         self._limit = float("inf")  # of the clock: when the socket is left, whatever still comes
-        self._ordered: OrderedSession
+        self._intake: Intake
         self._link: Link | None = None
         self._next: Link | None = None
         self._lent = anyio.Event()
         self._reading = anyio.CancelScope()
-        self._barren = 0
         self._line: Line | None = None  # where there is something to say, the way to say it
         if engine.replies and start.tracks in (None, ("inbound",)):
             self._line = Line(start.dialect, start.format)
+
+    @property
+    def stopped(self) -> bool:
+        """True once the carrier has said that the call is over, on the socket or in a callback."""
+        return self._hung_up or (self._link is not None and self._intake.said_stop)
 
     def lend(self, link: Link) -> None:
         """Continue with ``link``: the newest socket wins."""
@@ -141,7 +135,7 @@ class Call:
         link = self._next or self._link
         of_this_stream = link is not None and link.start.stream_id == stream_id
         if event == "Hangup" or (event == "StopStream" and of_this_stream):
-            self.stopped = True
+            self._hung_up = True
             self._lent.set()  # there is no other socket to wait for
         elif event != "DroppedStream" or not of_this_stream:
             return
@@ -154,12 +148,15 @@ class Call:
         try:
             async with self._engine.open(self._stream) as session:
                 self._session = session
-                if self._engine.replies:
-                    session.offer(None if self._line is None else TalkBack(line=self._line))
                 for event, facts in self._news:
                     session.note(event, **facts)
                 self._note = session.note
-                self._ordered = OrderedSession(session, self._order(), self._byte_order_found)
+                self._intake = intake = Intake(self.id, self._start, session, self._order(), self._engine)
+                intake.moved = self._moved
+                if self._engine.replies:
+                    session.offer(None if self._line is None else TalkBack(line=self._line))
+                if self._line is not None:
+                    intake.answered = self._line.answer
                 logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))
                 try:
                     await self._read_links()
@@ -170,8 +167,7 @@ class Call:
                 finally:
                     self.open = False
                     self._speak_over(None)
-                    self._take_late()
-                    self._ordered.release()
+                    intake.end()
         except FormatError as error:
             code, reason = UNSUPPORTED, "format not supported"
             logger.error("call %s: refused: %s", self.id, error)
@@ -207,9 +203,7 @@ class Call:
             again = self._link is not None
             self._link, self._next, self._lent = self._next, None, anyio.Event()
             if again:
-                self._engine.count("reconnected")
-                self._take_late()
-                self._timeline.reconnected(self._dialect.own_clock)
+                self._intake.reconnected()
             self._speak_over(self._link)
             over = await self._read(self._link)
             self._speak_over(None)
@@ -226,35 +220,18 @@ class Call:
 
     async def _read(self, link: Link) -> bool:
         """Read one socket to its end; return True if that is the end of the call."""
-        idle_s = self._options.idle_s
+        intake = self._intake
         if not self.stopped:
             self._limit = float("inf")  # what was said of the socket before
-        # Setting a deadline, or asking anyio for the time, costs as much as parsing a message, so the deadline is moved
-        # only every so often, by a cheaper clock.
-        moved = time.monotonic()
-        unseen = logger.isEnabledFor(logging.DEBUG)
         with anyio.CancelScope(deadline=self._deadline()) as self._reading:
+            # Setting a deadline costs as much as carrying a message, so it is moved only every so often.
+            intake.due = time.monotonic() + self._options.idle_s / 16
             try:
                 await self._take_early(link)
-                while True:
-                    text = await link.socket.recv()
-                    now = time.monotonic()
-                    if now - moved > idle_s / 16:
-                        moved = now
-                        self._reading.deadline = self._deadline()
-                    if unseen:
-                        unseen = False
-                        logger.debug("call %s: messages look like %s", self.id, envelope.outline(text))
-                    if not self._take(text):
-                        self._reading.deadline = float("inf")  # waiting for our own sinks is not the carrier's silence
-                        await self._session.ready()
-                        moved = time.monotonic()
-                        if self._limit < float("inf"):
-                            self._limit = anyio.current_time() + QUIET_S  # the socket's audio waited with us
-                        self._reading.deadline = self._deadline()
-                    if self._said_stop:
-                        link.release(stopped=True)
-                        return True
+                await link.socket.feed(intake.take, self._ready)
+            except _Stopped:
+                link.release(stopped=True)
+                return True
             except Closed as closed:
                 logger.info("call %s: socket closed with code %d by %s", self.id, closed.code, closed.by)
         if self._limit < float("inf") and self._next is None:
@@ -262,10 +239,24 @@ class Call:
             return self.stopped
         if self._reading.cancelled_caught and self._next is None:
             self._engine.count("idle")
-            logger.warning("call %s: nothing came for %g s", self.id, idle_s)
+            logger.warning("call %s: nothing came for %g s", self.id, self._options.idle_s)
             link.release(reason="idle")
             return True
         return False
+
+    async def _ready(self) -> None:
+        """Wait for our own sinks, which is not the carrier's silence."""
+        if self._intake.said_stop:
+            raise _Stopped
+        self._reading.deadline = float("inf")
+        await self._session.ready()
+        if self._limit < float("inf"):
+            self._limit = anyio.current_time() + QUIET_S  # the socket's audio waited with us
+        self._reading.deadline = self._deadline()
+
+    def _moved(self, now: float) -> float:
+        self._reading.deadline = self._deadline()
+        return now + self._options.idle_s / 16
 
     def _keep_news(self, event: str, /, **facts: str | int | float) -> None:
         if len(self._news) < EARLY_NEWS:
@@ -276,137 +267,7 @@ class Call:
 
     async def _take_early(self, link: Link) -> None:
         for track, size in link.overflow.items():
-            self._session.drop(size // self.format.sample_bytes, "before-start", self._ledger_track(track))
+            self._intake.overflowed(track, size)
         for item in link.early:
-            if not self._arrive(item):
+            if not self._intake.arrive(item):
                 await self._session.ready()
-
-    def _take_late(self) -> None:
-        """Let go on what waits for frames that will not come any more."""
-        for item in self._reorder.restart() if self._reorder is not None else ():
-            self._place(item)
-
-    def _arrive(self, item: Media | MediaError, text: str | bytes = "") -> bool:
-        """Take a frame, or the place of one that cannot be read, as it comes from the socket."""
-        if self._reorder is None:
-            return self._place(item, text)
-        media = item if isinstance(item, Media) else item.media
-        room = True
-        for each in self._reorder.take(media.track or self._default_track, media.chunk, item):
-            room = self._place(each, text) and room
-        return room
-
-    def _place(self, item: Media | MediaError, text: str | bytes = "") -> bool:
-        return self._audio(item, text) if isinstance(item, Media) else self._conceal(item.media, item.code)
-
-    def _take(self, text: str | bytes) -> bool:
-        """Take one message; return False if the sinks have no room."""
-        try:
-            message = envelope.parse(text, self._dialect)
-            if message.__class__ is Media:
-                return self._audio(message, text) if self._reorder is None else self._arrive(message, text)
-        except MediaError as error:
-            self._engine.count(error.code)
-            self._empty(text)
-            return self._arrive(error)
-        except WireError as error:
-            self._engine.count(error.code)
-            return True
-        if isinstance(message, envelope.Stop):
-            self.stopped = self._said_stop = True
-        elif isinstance(message, Dtmf):
-            self._ordered.press(message.digit, message.track if message.track in self.tracks else self._default_track)
-        elif isinstance(message, Played | Cleared):
-            if self._line is not None:
-                self._line.answer(message)
-        elif isinstance(message, Start):
-            self._engine.count("duplicate-start")
-        elif isinstance(message, envelope.Trouble):
-            self._engine.count("carrier-error")
-            logger.warning("call %s: %s reports its error %s", self.id, self._dialect.name, message.code)
-        elif isinstance(message, envelope.Unknown):
-            self._engine.count("unknown-event")
-        return True
-
-    def _ledger_track(self, track: str) -> str:
-        """A name from the wire does not become a name in the ledger."""
-        return track if track in envelope.TRACKS else self._default_track
-
-    def _audio(self, media: Media, text: str | bytes = "") -> bool:
-        data = media.payload
-        track = media.track or self._default_track
-        samples, rest = divmod(len(data), self.format.sample_bytes)
-        if track not in self.tracks:
-            self._engine.count("unannounced-track")
-            self._session.drop(samples, "unannounced-track", self._ledger_track(track))
-            self._empty(text)
-            return True
-        if rest:
-            # Somewhere in it a byte is missing or too many: behind that place it would be noise.
-            self._engine.count("odd-bytes")
-            self._empty(text)
-            return self._conceal(media, "odd-bytes")
-        if not samples:
-            self._engine.count("empty-media")
-            self._empty(text)
-            return True
-        self._barren = 0
-        place = self._timeline.place(track, samples, media.chunk, media.timestamp_ms)
-        if place.repeated:
-            self._engine.count("duplicate")
-            self._session.drop(samples, "duplicate", track)
-            return True
-        room = place is IN_ORDER or self._move(track, place)
-        room = self._ordered.push(data, track) and room
-        if self._truth is not None:
-            self._listen(self._truth, track, media)
-        return room
-
-    def _listen(self, truth: WireTruth, track: str, media: Media) -> None:
-        """Compare the beginning of the call with what its start says of it."""
-        for code, where, text in truth.hear(track, media.payload, media.timestamp_ms):
-            self._engine.count(code)
-            logger.warning("call %s: %s", self.id, text)
-            self._ordered.alarm(code, where)
-        if truth.settled:
-            self._truth = None
-
-    def _conceal(self, media: Media, reason: str) -> bool:
-        """Put silence where a frame that cannot be read would have stood."""
-        track = media.track or self._default_track
-        if track not in self.tracks:
-            return True
-        samples = self._timeline.usual_frame(track)
-        place = self._timeline.place(track, samples, media.chunk, media.timestamp_ms)
-        if place.repeated:
-            return True
-        room = self._move(track, place)
-        return self._ordered.conceal(samples, reason, track) and room
-
-    def _move(self, track: str, place: Place) -> bool:
-        if self._timeline.numbering != self._numbering:
-            self._numbering = self._timeline.numbering
-            self._engine.count(f"chunks-per-{self._numbering}")
-        if place.broken:
-            self._engine.count("broken-timestamp")
-        if place.begin:
-            self._ordered.begin(track, place.begin)
-        if place.missing:
-            self._engine.count(place.reason)
-            return self._ordered.conceal(place.missing, place.reason, track)
-        return True
-
-    def _empty(self, text: str | bytes) -> None:
-        self._barren += 1
-        if self._barren == BARREN:
-            self._engine.count("no-audio")
-            logger.error(
-                "call %s: %d media messages in a row without audio; the last: %s",
-                self.id,
-                BARREN,
-                envelope.outline(text),
-            )
-
-    def _byte_order_found(self, order: str) -> None:
-        self._engine.count(f"byte-order-{order}")
-        logger.info("call %s: byte order %s", self.id, order)

@@ -28,13 +28,27 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Meta
 
-from mediaflow import AudioFormat, Engine, Finding, Secret, Source, SourceError, WireError, envelope, tls, websocket
+from mediaflow import (
+    AudioFormat,
+    Dtmf,
+    Engine,
+    Finding,
+    Gap,
+    Secret,
+    Source,
+    SourceError,
+    WireAlarm,
+    WireError,
+    envelope,
+    tls,
+    websocket,
+)
 from mediaflow.dialects import Dialect
 from mediaflow.envelope import Media, MediaError, Start
+from mediaflow.ordered_session import Order
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
 from ._carrier_call import NORMAL, UNSUPPORTED, Call, Link
-from ._ordered_session import Order
 from ._talk_back import TalkBack
 
 logger = logging.getLogger(__name__)
@@ -60,10 +74,14 @@ class Desk(Protocol):
     def opened(self, call_id: str, call: Call) -> None:
         """Take note of a call that has begun."""
 
+    def closed(self, call_id: str, call: Call) -> None:
+        """Take note of a call that is over."""
+
 
 class CarrierSource(Source, frozen=True):
     """What the sources of carriers share: the options and the server."""
 
+    emits = (Dtmf, Gap, WireAlarm)
     listens = True
     speaker = TalkBack()
 
@@ -279,6 +297,8 @@ class _Server:
             self._ids.discard(call.id)
             if self._calls.get(call_id) is call:
                 del self._calls[call_id]
+                if self.desk is not None:
+                    self.desk.closed(call_id, call)
 
     async def _after_stop(self, socket: WebSocket) -> None:
         with anyio.move_on_after(AFTER_STOP_S):

@@ -33,7 +33,7 @@ _TEMPLATES = {
     "transcript_template": "Transcript",
 }
 _MODELS = {"lite": 600, "pro": 3600}
-"""The models of the service with the seconds that a session of each may last; nothing here depends on them."""
+"""The models of the service with the seconds that a session of each may last; here they last as long as they like."""
 
 
 class Fault(Exception):
@@ -155,7 +155,13 @@ class Api:
                 "max_chunk_duration_seconds": eka.MAX_CHUNK_S,
                 "webhook_delivery": True,
             },
-            "models": [{"id": id, "max_session_duration_seconds": seconds} for id, seconds in _MODELS.items()],
+            "models": [
+                {
+                    "id": id,
+                    "max_session_duration_seconds": eka_quirks.SHORT_S if "short_sessions" in self._quirks else seconds,
+                }
+                for id, seconds in _MODELS.items()
+            ],
         }
 
     def _create(self, request: Request) -> tuple[int, object]:
@@ -205,6 +211,9 @@ class Api:
         answer = {"session_id": session_id, "success": True, "original_filename": name}
         if "loses_chunks" in self._quirks and number % 2:
             return 200, answer
+        if "short_sessions" in self._quirks and session.samples >= eka_quirks.SHORT_S * session.sample_rate:
+            self._engine.count("quirk-short_sessions")
+            raise Fault(400, "invalid_request", "The session is longer than it may be.", session_id=session_id)
         try:
             format, pcm = eka_chunks.read_wav(data)
             await self._uploading(session, format).put(number, name, format, pcm)

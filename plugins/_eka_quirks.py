@@ -7,6 +7,8 @@
     drops_stream         closes 1011 after ``DROP_S`` of audio                      ``stream-lost``
     never_closes         leaves the stream open behind stop                         ``not-closed``
     slow_storing         reads nothing for ``STORE_S`` at every ``CHUNK_S``         nothing: it arrives later
+    short_sessions       says that a session may last ``SHORT_S``, and takes        nothing: they go on in another
+                         nothing that comes after so much                           session
     loses_chunks         answers 200 to every second chunk and has not stored it    ``chunks-missing``
     error_bursts         answers 503 to every request ``BURST`` times before it     nothing: it is asked again
                          serves it
@@ -35,6 +37,7 @@ Quirk = Literal[
     "drops_stream",
     "never_closes",
     "slow_storing",
+    "short_sessions",
     "loses_chunks",
     "error_bursts",
     "token_ends",
@@ -51,5 +54,8 @@ DROP_S = 2.0
 
 CHUNK_S, STORE_S = 10.0, 5.0
 """The published server encodes and uploads a chunk of 10 s or more while it reads nothing; 5 s is a slow store."""
+
+SHORT_S = 3.0
+"""What it says instead of ten minutes or an hour."""
 
 BURST = 2

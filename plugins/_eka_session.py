@@ -14,7 +14,8 @@ How the ways out differ::
     … the way there broke         —                      quickly       no        why
     by an exception               ``ABORT_S``            quickly       no        that exception
 
-So audio that arrived is processed even when a call is cut off.
+So audio that arrived is processed even when a call is cut off.  A call that is longer than a session may be is carried
+over several of them (``_eka_relay``), each of which goes this way by itself.
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ import msgspec
 from msgspec import Meta
 
 from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
+from mediaflow.eka import webhook
 from mediaflow.websocket import Address
+
+from ._eka_relay import Part, Relay
 
 logger = logging.getLogger(__name__)
 
 ABORT_S = 5.0
 """How long each step of an end by exception may take."""
+
+CLOCK_S, WRONG_S = 3.0, 60.0
+"""How far clocks may differ: less is the time that an answer takes, more is a third of what signatures bear."""
 
 DISCOVERY_S = 2.0
 """How long a call waits to hear what the service can do; it goes on without."""
@@ -54,31 +61,14 @@ class EkaWriter(Writer):
     doubt: SinkError | None = None
     """Why it is not sure that everything is stored, though all was sent."""
 
-    def __init__(self, session: eka.Session, format: AudioFormat, model: str, longest_s: float | None) -> None:
-        self.outcome = {"session_id": session.id, "status": "streaming"}
-        self._session, self._format, self._model = session, format, model
-        self._longest_s = longest_s
-        self._limit = float("inf") if longest_s is None else longest_s * format.sample_rate
+    def __init__(self, session: eka.Session, format: AudioFormat) -> None:
+        self._session, self._format = session, format
         self._sent = 0
         self._delivered = 0
 
     @property
     def delivered(self) -> int:
         return self._delivered
-
-    def _count(self, samples: int) -> None:
-        """Note that ``samples`` were sent, and warn once where a session of the model may not be so long."""
-        self._sent += samples
-        if self._sent > self._limit:
-            self._limit = float("inf")
-            self.outcome = {**self.outcome, "longer_than_s": self._longest_s}
-            logger.warning(
-                "EkaScribe session %s is longer than the %g s that model %s takes: what comes now may be missing in "
-                "the note; a model for longer sessions is set with `model`",
-                self._session.id,
-                self._longest_s,
-                self._model,
-            )
 
     def ended(self, ended: eka.Ended) -> None:
         """Compare what the service says at the end with what was sent."""
@@ -93,6 +83,13 @@ class EkaSink(Sink, frozen=True):
     token: Annotated[Secret, Meta(description="long-lived token of the service, instead of a client id")] = Secret("")
     client_id: Annotated[str, Meta(description="client id to log in with")] = ""
     client_secret: Annotated[Secret, Meta(description="secret of the client id")] = Secret("")
+    sharing_key: Annotated[Secret, Meta(description="lets the client id into the workspace of who made it")] = Secret(
+        ""
+    )
+    api_key: Annotated[Secret, Meta(description="the same, by its name in the OpenAPI description")] = Secret("")
+    jwt_payload: Annotated[
+        Secret, Meta(description="JSON with b-id and iss that a service of one's own takes instead of a token")
+    ] = Secret("")
     model: Annotated[str, Meta(description="pro takes an hour and ten languages, lite ten minutes, en and hi")] = "pro"
     session_mode: Annotated[str, Meta(description="consultation or dictation")] = "consultation"
     templates: Annotated[tuple[str, ...], Meta(max_length=2, description="ids of the documents to be made")] = (
@@ -109,24 +106,31 @@ class EkaSink(Sink, frozen=True):
         parts = urlsplit(self.base_url)
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts))):
             raise ValueError(f"base_url {self.base_url!r} is not an https:// address; only loopback may do without TLS")
-        pair = bool(self.client_id), bool(self.client_secret)
-        if self.token and any(pair):
-            raise ValueError("give either token or client_id with client_secret, not both")
-        if not self.token and not all(pair):
+        if not self.credentials():
             raise ValueError(
-                "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET)"
+                "give token (EKA_TOKEN), or client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET), or "
+                "jwt_payload"
             )
+
+    def credentials(self) -> eka.Credentials:
+        """Return what the service is shown; raise ValueError if options contradict each other."""
+        return eka.Credentials(
+            self.token, self.client_id, self.client_secret, self.sharing_key, self.api_key, self.jwt_payload
+        )
 
     async def diagnose(self) -> AsyncIterator[Finding]:
         """Ask the service whether it is there, and whether it knows these credentials and templates."""
-        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
-        async with eka.connect(self.base_url, credentials) as client:
+        async with eka.connect(self.base_url, self.credentials()) as client:
             try:
                 await client.discover()
             except SinkError as error:
                 yield Finding(False, f"{error.code}: {error}", "look at base_url and at the network")
                 return
             yield Finding(True, f"the service answers at {urlsplit(self.base_url).netloc}")
+            with suppress(SinkError):
+                ahead = await client.clock_ahead()
+                if ahead is not None:
+                    yield _clock(ahead)
             try:
                 known = {template.id for template in await client.templates()}
             except SinkError as error:
@@ -155,39 +159,49 @@ class EkaSink(Sink, frozen=True):
 
     @abstractmethod
     def carry(
-        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat, longest_s: float | None
+        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> AbstractAsyncContextManager[EkaWriter]:
         """Open the way for the audio of ``session``; leaving it normally returns when all of it is stored."""
 
     @asynccontextmanager
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
         self.check_format(format, tracks)
-        credentials = eka.Credentials(self.token, self.client_id, self.client_secret)
-        async with eka.connect(self.base_url, credentials) as client:
-            longest_s = await self._longest(client)
-            session = await client.create(self._request(stream))
-            logger.info("call %s: EkaScribe session created", stream.id)
-            ended = False
-            writer: EkaWriter | None = None
-            try:
-                async with self.carry(client, session, format, longest_s) as writer:
-                    yield writer
-                ended = True
-                writer.ended(await client.end(session.id, writer.files_sent))
-            except BaseException:
-                if not ended:
-                    with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
-                        await client.end(session.id, writer.files_sent if writer is not None else 0)
-                raise
-            writer.outcome = {**writer.outcome, "status": "processing"}
-            state = await client.result(
-                session.id, poll_s=self.poll_s, timeout_s=self.result_timeout_s, files_sent=writer.files_sent
-            )
-            writer.outcome = {**writer.outcome, **await self._keep(state, session, stream)}
-            if writer.doubt is not None:
-                raise writer.doubt
-            if state.status == "failed":
-                raise SinkError("result-failed", f"session {session.id}: the service could not process the audio")
+        async with eka.connect(self.base_url, self.credentials()) as client:
+
+            async def carry(part: Part) -> None:
+                await self._carry_part(part, client, stream, format)
+
+            relay = Relay(carry, format, await self._longest(client))
+            async with relay.running():
+                yield relay
+
+    async def _carry_part(self, part: Part, client: eka.EkaClient, stream: Stream, format: AudioFormat) -> None:
+        """Bring one session of the call from its creation to its result."""
+        session = await client.create(self._request(stream, part))
+        part.session_id = session.id
+        part.outcome = {"session_id": session.id, "status": "streaming"}
+        logger.info("call %s: EkaScribe session created", stream.id)
+        ended = False
+        writer: EkaWriter | None = None
+        try:
+            async with self.carry(client, session, format) as writer:
+                await part.take(writer)
+            ended = True
+            writer.ended(await client.end(session.id, writer.files_sent))
+        except BaseException:
+            if not ended:
+                with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
+                    await client.end(session.id, writer.files_sent if writer is not None else 0)
+            raise
+        part.outcome = {**part.outcome, "status": "processing"}
+        state = await client.result(
+            session.id, poll_s=self.poll_s, timeout_s=self.result_timeout_s, files_sent=writer.files_sent
+        )
+        part.outcome = {**part.outcome, **await self._keep(state, part, stream)}
+        if writer.doubt is not None:
+            raise writer.doubt
+        if state.status == "failed":
+            raise SinkError("result-failed", f"session {session.id}: the service could not process the audio")
 
     async def _longest(self, client: eka.EkaClient) -> float | None:
         """Ask how many seconds a session may last; None where the service does not say."""
@@ -195,27 +209,38 @@ class EkaSink(Sink, frozen=True):
             return (await client.discover()).longest(self.model)
         return None
 
-    def _request(self, stream: Stream) -> eka.SessionRequest:
+    def _request(self, stream: Stream, part: Part) -> eka.SessionRequest:
+        continues = {"part": part.number, "continues": part.before} if part.before else {}
         return eka.SessionRequest(
             model=self.model,
             session_mode=self.session_mode,
             templates=self.templates,
             language_hint=self.language_hint,
             upload_type=self.upload_type,
-            additional_data={"call_id": stream.id},
+            additional_data={"call_id": stream.id, **continues},
         )
 
-    async def _keep(self, state: eka.SessionState, session: eka.Session, stream: Stream) -> dict[str, Any]:
-        """Write the result to its file and return the outcome."""
-        path = self.results.fill({**stream.metadata, "call_id": stream.id, "session_id": session.id})
+    async def _keep(self, state: eka.SessionState, part: Part, stream: Stream) -> dict[str, Any]:
+        """Write the result to a file of its own and return the outcome."""
+        path = self.results.fill({**stream.metadata, "call_id": stream.id, "session_id": part.session_id})
+        if part.before and "session_id" not in self.results.names:
+            path = path.with_stem(f"{path.stem}-{part.number}")
         try:
             await anyio.to_thread.run_sync(_write_private, path, msgspec.json.encode(state.body))
         except OSError as error:
-            raise SinkError("result-unwritten", f"session {session.id}: the result: {error.strerror}") from None
+            raise SinkError("result-unwritten", f"session {part.session_id}: the result: {error.strerror}") from None
         status = "partial" if state.http_status == 206 else state.status
         outcome = {"status": status, "result": str(path)}
         errors = state.body.get("processing_errors")
         return outcome | ({"processing_errors": errors} if errors else {})
+
+
+def _clock(ahead: float) -> Finding:
+    if abs(ahead) <= CLOCK_S:
+        return Finding(True, f"the clock agrees with the service's to within {CLOCK_S:g} s")
+    text = f"the clock of this machine is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the service's"
+    hint = f"set it by NTP: webhooks are refused from {webhook.TOLERANCE_S:g} s on, and times in records are wrong"
+    return Finding(False if abs(ahead) > WRONG_S else None, text, hint)
 
 
 def is_loopback(parts: SplitResult) -> bool:

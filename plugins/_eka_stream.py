@@ -40,11 +40,9 @@ class EkaStream(EkaSink, frozen=True):
     ] = eka.stream.CLOSE_S
 
     @asynccontextmanager
-    async def carry(
-        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat, longest_s: float | None
-    ) -> AsyncIterator[EkaWriter]:
+    async def carry(self, client: eka.EkaClient, session: eka.Session, format: AudioFormat) -> AsyncIterator[EkaWriter]:
         async with eka.stream.connect(session, format.sample_rate if self.in_json else None) as stream:
-            writer = _Writer(self, session, stream, format, longest_s)
+            writer = _Writer(self, session, stream, format)
             async with writer.attended():
                 yield writer
             await writer.finish()
@@ -57,9 +55,8 @@ class _Writer(EkaWriter):
         session: eka.Session,
         stream: eka.stream.AudioStream,
         format: AudioFormat,
-        longest_s: float | None,
     ) -> None:
-        super().__init__(session, format, sink.model, longest_s)
+        super().__init__(session, format)
         self._sink, self._stream = sink, stream
         self._size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
         self._pending = bytearray()
@@ -77,7 +74,7 @@ class _Writer(EkaWriter):
             if not self._stream.send_nowait(data[done : done + size]):
                 break
             done += size
-            self._count(self._format.sample_count(data[:size]))
+            self._sent += self._format.sample_count(data[:size])
         if not done:
             return False
         self._pending = bytearray(data[done:])
@@ -134,7 +131,7 @@ class _Writer(EkaWriter):
         with self._told_how_far():
             await self._stream.send(pcm)
         del self._pending[:size]
-        self._count(self._format.sample_count(pcm))
+        self._sent += self._format.sample_count(pcm)
 
     @contextmanager
     def _told_how_far(self) -> Iterator[None]:

@@ -1,12 +1,10 @@
-"""What the four G.711 steps share: a codec that maps bytes to bytes and keeps no state."""
+"""What the four G.711 steps share: what goes in and what comes out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
-from mediaflow import AudioFormat, AudioFrame, FormatError, Processor, Transform
+from mediaflow import AudioFormat, FormatError, Transform
 
 
 class Decode(Transform, frozen=True):
@@ -23,13 +21,3 @@ class Encode(Transform, frozen=True):
         if format.encoding != "s16le":
             raise FormatError(f"takes s16le, not {format.encoding}", f"add `- use: {format.encoding}_decode` before it")
         return format
-
-
-class Codec(Processor):
-    """Applies ``convert`` to the bytes of every frame."""
-
-    def __init__(self, convert: Callable[[bytes], bytes], output: AudioFormat) -> None:
-        self._convert, self._output = convert, output
-
-    def process(self, frame: AudioFrame) -> tuple[AudioFrame]:
-        return (frame.replace(self._convert(frame.data), self._output),)

@@ -9,17 +9,19 @@ of the call and of its streams (``/status``, ``/hangup``)::
     /hangup    hang-up URL of a number or a call  the same; without ``Event`` it is a hang-up
     any        refused                            403: not signed, or the wrong secret; 400: no callback
 
-Who may ask: with ``auth_token`` what Vobiz has signed, else who knows the source's secret, which then is the last part
-of these paths as it is of the socket's: ``/answer/SECRET``.
+Who may ask: with ``auth_token`` what Vobiz has signed, once (``_vobiz_nonces``), else who knows the source's secret,
+which then is the last part of these paths as it is of the socket's: ``/answer/SECRET``.
 
-A callback may be told of a call whose socket has not said ``start`` yet; it is kept until then.  A call that was hung
-up is not opened again: carriers are known to connect once more behind the end.
+A callback may be told of a call whose socket has not said ``start`` yet; it is kept until then.  One that comes when
+the call is over, as the hang-up often does, still stands in its account.  A call that was hung up is not opened again:
+carriers are known to connect once more behind the end.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -33,10 +35,15 @@ from mediaflow.callback import Callback, Memory, Signatures, parse
 from mediaflow.httpd import Request, Response
 from mediaflow.websocket import Address
 
+from ._vobiz_nonces import Nonces, kept
+
 logger = logging.getLogger(__name__)
 
 EARLY_CALLS, EARLY_EACH = 200, 10
 """Of how many calls that have not connected yet callbacks are kept, and how many of each."""
+
+LATE_CALLS = 100
+"""How many calls that are over may still be told something; with one that ends every second, those of 100 seconds."""
 
 ANSWER, STATUS, HANGUP = "/answer", "/status", "/hangup"
 
@@ -97,11 +104,13 @@ class ControlDesk:
     def __init__(self, options: Options, path: str, engine: Engine, find: Callable[[str], Hearer | None]) -> None:
         self._options, self._engine, self._find = options, engine, find
         self._secret = options.secret.reveal().encode() if options.secret and not options.auth_token else b""
-        self._signatures = Signatures(options.auth_token, options.public_url) if options.auth_token else None
+        self._signatures: Signatures | None = None
+        self._nonces: Nonces
         self._answer = build_answer(options, path, engine.replies)
         self._seen = Memory()
         self._hung_up = Memory()
         self._early: OrderedDict[str, list[Callback]] = OrderedDict()
+        self._over: OrderedDict[str, Hearer] = OrderedDict()
         self.routes = {ANSWER: self.answer, STATUS: self.status, HANGUP: self.hangup}
 
     async def serve(
@@ -116,12 +125,23 @@ class ControlDesk:
 
         files = self._options.certificate, self._options.key
         certificate = control.Certificate(*files) if address.scheme == "https" else None
-        await control.serve(self.routes, address, ready=ready, listening=listening, certificate=certificate)
+        token = self._options.auth_token
+        with kept(self._engine.state if token else None) as self._nonces:
+            if token:
+                self._signatures = Signatures(token, self._options.public_url, self._nonces)
+            await control.serve(self.routes, address, ready=ready, listening=listening, certificate=certificate)
 
     def opened(self, call_id: str, call: Hearer) -> None:
         """Tell a new call what came before it."""
+        self._over.pop(call_id, None)
         for callback in self._early.pop(call_id, ()):
             call.hear(callback.event, callback.stream_id, callback.facts)
+
+    def closed(self, call_id: str, call: Hearer) -> None:
+        """Keep a call that is over for what may still be told of it."""
+        self._over[call_id] = call
+        if len(self._over) > LATE_CALLS:
+            self._over.popitem(last=False)
 
     def hung_up(self, call_id: str) -> bool:
         """Say whether the carrier has told that the call is over."""
@@ -129,17 +149,17 @@ class ControlDesk:
 
     async def answer(self, request: Request) -> Response:
         """Tell the carrier what to do with a call."""
-        return self._admitted(request, lambda: Response(200, self._answer, answer.CONTENT_TYPE))
+        return await self._admitted(request, lambda: Response(200, self._answer, answer.CONTENT_TYPE))
 
     async def status(self, request: Request) -> Response:
         """Take what becomes of a stream or a call."""
-        return self._admitted(request, lambda: self._take(request, ""))
+        return await self._admitted(request, lambda: self._take(request, ""))
 
     async def hangup(self, request: Request) -> Response:
         """Take that a call is over."""
-        return self._admitted(request, lambda: self._take(request, "Hangup"))
+        return await self._admitted(request, lambda: self._take(request, "Hangup"))
 
-    def _admitted(self, request: Request, then: Callable[[], Response]) -> Response:
+    async def _admitted(self, request: Request, then: Callable[[], Response]) -> Response:
         """Do ``then`` for who may ask it."""
         token = unquote("/".join(request.path.split("/")[2:])).encode()
         if not hmac.compare_digest(token, self._secret):
@@ -155,6 +175,11 @@ class ControlDesk:
         response = then()
         if response.status == 200:
             self._signatures.remember(nonces)
+            try:
+                await self._nonces.write()
+            except sqlite3.Error as error:  # a full disk must not keep us from hearing that a call is over
+                self._engine.count("nonces-unwritten")
+                logger.error("nonces cannot be written in %s: %s", self._engine.state, error)
         return response
 
     def _take(self, request: Request, event: str) -> Response:
@@ -171,7 +196,7 @@ class ControlDesk:
             self._engine.count(_COUNTED[callback.event])
         if callback.event == "Hangup":
             self._hung_up.add(callback.call_id)
-        call = self._find(callback.call_id)
+        call = self._find(callback.call_id) or self._over.get(callback.call_id)
         if call is not None:
             call.hear(callback.event, callback.stream_id, callback.facts)
         elif not self.hung_up(callback.call_id):

@@ -45,10 +45,8 @@ class EkaUpload(EkaSink, frozen=True):
         self.require(format, tracks, rates=(16000, 8000))
 
     @asynccontextmanager
-    async def carry(
-        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat, longest_s: float | None
-    ) -> AsyncIterator[EkaWriter]:
-        writer = _Writer(self, client, session, format, longest_s)
+    async def carry(self, client: eka.EkaClient, session: eka.Session, format: AudioFormat) -> AsyncIterator[EkaWriter]:
+        writer = _Writer(self, client, session, format)
         yield writer
         await writer.finish()
 
@@ -60,9 +58,8 @@ class _Writer(EkaWriter):
         client: eka.EkaClient,
         session: eka.Session,
         format: AudioFormat,
-        longest_s: float | None,
     ) -> None:
-        super().__init__(session, format, sink.model, longest_s)
+        super().__init__(session, format)
         self._client, self._retry_s = client, sink.retry_s
         self._size = sink.chunk_s * format.sample_rate * format.sample_bytes
         self._pending = bytearray()
@@ -108,7 +105,7 @@ class _Writer(EkaWriter):
             await anyio.sleep(AGAIN_S)
         del self._pending[:size]
         self.files_sent += 1
-        self._count(samples)
+        self._sent += samples
         self._delivered = self._sent
 
 

@@ -1,11 +1,13 @@
-"""A simulated carrier: plays a stream to a Media Streams server as Vobiz would.
+"""A simulated carrier: plays a stream to a Media Streams server as Vobiz would, or another of the family.
 
-It opens the WebSocket, says ``start``, sends frames of exactly 20 ms with the carrier's stamps, and closes.  With the
-source ``file`` before it, it makes test calls; behind any source it hands a call on to another server.
+It opens the WebSocket, says ``start``, sends frames of exactly 20 ms (100 of Exotel) with the carrier's stamps, and
+closes.  With the source ``file`` before it, it makes test calls; behind any source it hands a call on to another
+server.
 
 The stamps follow the audio, not the clock on the wall: a frame's ``timestamp`` is its position, counted from the moment
 this process began.  A call that is opened again after a failure therefore goes on with the same clock, as a carrier's
-second socket does, and the receiver can measure what is missing.
+second socket does, and the receiver can measure what is missing.  Of Twilio, Telnyx and Exotel each socket counts from
+its own first frame.
 
 Messages from the app are obeyed as far as a carrier without a telephone can:
 
@@ -46,9 +48,9 @@ from mediaflow import (
     hookimpl,
     websocket,
 )
+from mediaflow.carrier import Carrier
+from mediaflow.dialects import DIALECTS
 from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
-
-FRAME_MS = 20
 
 LEAD_MS = 200
 """How far one track may run ahead of the other before it is sent out of the order of time."""
@@ -63,23 +65,34 @@ _EPOCH_MS = time.time_ns() // 1_000_000
 
 _FORMATS = {
     "audio/x-mulaw;rate=8000": AudioFormat("mulaw", 8000),
+    "audio/x-alaw;rate=8000": AudioFormat("alaw", 8000),
     "audio/x-l16;rate=8000": AudioFormat("s16le", 8000),
     "audio/x-l16;rate=16000": AudioFormat("s16le", 16000),
+    "audio/x-l16;rate=24000": AudioFormat("s16le", 24000),
 }
 
 
 class VobizCall(Sink, frozen=True, kw_only=True):
     """Play the stream as a call to a Media Streams server, in the place of the carrier.
 
-    One or two tracks; a joined one is sent as ``inbound``.  ``flat`` is the shape of the carrier's older documents.
+    One or two tracks; a joined one is sent as ``inbound``.  ``flat`` is the shape of Vobiz's older documents.
     """
 
     url: Annotated[Secret, Meta(description="ws:// or wss:// address of the server, with its secret")]
-    shape: Annotated[Literal["nested", "flat"], Meta(description="of the messages; nested is on the wire today")] = (
-        "nested"
-    )
+    dialect: Annotated[
+        Literal["vobiz", "plivo", "twilio", "telnyx", "exotel"], Meta(description="whose messages are sent")
+    ] = "vobiz"
+    shape: Annotated[
+        Literal["nested", "flat"], Meta(description="of Vobiz's messages; nested is on the wire today")
+    ] = "nested"
     content_type: Annotated[
-        Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"],
+        Literal[
+            "audio/x-mulaw;rate=8000",
+            "audio/x-alaw;rate=8000",
+            "audio/x-l16;rate=8000",
+            "audio/x-l16;rate=16000",
+            "audio/x-l16;rate=24000",
+        ],
         Meta(description="what the call carries; the stream must have this format"),
     ] = "audio/x-mulaw;rate=8000"
     byte_order: Annotated[Literal["little", "big"], Meta(description="of audio/x-l16")] = "little"
@@ -91,6 +104,11 @@ class VobizCall(Sink, frozen=True, kw_only=True):
         parts = urlsplit(self.url.reveal())
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError("url is not a ws:// or wss:// address with a host")
+        known = [name for name, format in _FORMATS.items() if format in DIALECTS[self.dialect].formats]
+        if self.content_type not in known:
+            raise ValueError(f"{self.dialect} has no {self.content_type}, only {', '.join(known)}")
+        if self.shape == "flat" and self.dialect != "vobiz":
+            raise ValueError("the flat shape is Vobiz's alone")
 
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         wanted = _FORMATS[self.content_type]
@@ -102,6 +120,8 @@ class VobizCall(Sink, frozen=True, kw_only=True):
             raise FormatError(
                 f"takes one track, or inbound and outbound, not {' and '.join(tracks)}", "add `- use: mix` before it"
             )
+        if len(tracks) > 1 and DIALECTS[self.dialect].tracks is not None:
+            raise FormatError(f"{self.dialect} has one track, not {' and '.join(tracks)}", "add `- use: mix` before it")
 
     @asynccontextmanager
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
@@ -168,10 +188,21 @@ class _Caller(Writer):
     ) -> None:
         self._sink, self._socket, self._stream, self._format = sink, socket, stream, format
         self._stream_id = str(uuid.uuid4())
-        self._frame = format.sample_rate * FRAME_MS // 1000
+        self._dialect = DIALECTS[sink.dialect]
+        self._frame = format.sample_rate * self._dialect.frame_ms // 1000
         self._lead = format.sample_rate * LEAD_MS // 1000
         names = tracks if len(tracks) > 1 or tracks[0] in envelope.TRACKS else ("inbound",)
         self._tracks = {track: _Track(name) for track, name in zip(tracks, names, strict=True)}
+        self._carrier = Carrier(
+            dialect=self._dialect,
+            call_id=stream.id,
+            stream_id=self._stream_id,
+            account_id=stream.metadata.get("account_id", "mediaflow"),
+            format=format,
+            tracks=tuple(names),
+            metadata=stream.metadata,
+        )
+        self._zero_ms: float | None = None if self._dialect.own_clock else -_EPOCH_MS  # what timestamps count from
         self._sequence = 0
         self._outbox: deque[_Message] = deque()
         self._written: deque[tuple[_Track, int]] = deque()  # runs of samples not known to be read, as they were written
@@ -209,14 +240,18 @@ class _Caller(Writer):
 
     async def start(self) -> None:
         """Introduce the call."""
-        names = tuple(track.name for track in self._tracks.values())
-        metadata = self._stream.metadata
-        account = metadata.get("account_id", "mediaflow")
-        await self._socket.send(
-            envelope.build_start(
-                self._stream.id, self._stream_id, account, self._format, names, metadata, self._sink.shape
+        if self._sink.shape == "flat":
+            known = self._carrier
+            names, metadata = known.tracks, known.metadata
+            start = envelope.build_start(
+                known.call_id, known.stream_id, known.account_id, self._format, names, metadata, "flat"
             )
-        )
+            await self._socket.send(start)
+        else:
+            opening = self._carrier.opening()
+            self._sequence = len(opening) - 1
+            for text in opening:
+                await self._socket.send(text)
 
     async def listen(self) -> None:
         """Obey the app until it closes."""
@@ -250,7 +285,7 @@ class _Caller(Writer):
             raise SinkError("timeout", f"the server did not read the last audio within {FINISH_S:g} s") from None
         with suppress(Closed):  # the server holds everything: it may hang up first
             if self._sink.end == "stop":
-                await self._socket.send(envelope.build_stop(self._stream_id, "call_ended"))
+                await self._socket.send(self._carrier.stop(self._sequence + 1, "call_ended"))
             await self._socket.close()
 
     # Audio out.
@@ -267,7 +302,7 @@ class _Caller(Writer):
         elif isinstance(item, Dtmf):
             self._sequence += 1
             track = self._tracks.get(item.track, next(iter(self._tracks.values())))
-            self._outbox.append(_Message(envelope.build_dtmf(self._stream_id, self._sequence, item.digit, track.name)))
+            self._outbox.append(_Message(self._carrier.dtmf(self._sequence, item.digit, track.name)))
 
     def _merge(self, last: bool = False) -> None:
         """Cut frames off the tracks in the order of time."""
@@ -291,14 +326,17 @@ class _Caller(Writer):
             return
         del track.data[:size]
         samples = self._format.sample_count(payload)
-        timestamp_ms = _EPOCH_MS + round(track.position * 1000 / self._format.sample_rate)
+        position_ms = track.position * 1000 / self._format.sample_rate
+        if self._zero_ms is None:
+            self._zero_ms = position_ms
+        timestamp_ms = round(position_ms - self._zero_ms)
         if self._sink.byte_order == "big" and self._format.encoding == "s16le":
             payload = dsp.swap_bytes(payload)
         track.position += samples
         track.chunk += 1
         self._sequence += 1
         if self._sink.shape == "nested":
-            text = envelope.build_media(self._stream_id, self._sequence, track.name, track.chunk, timestamp_ms, payload)
+            text = self._carrier.media(self._sequence, track.name, track.chunk, timestamp_ms, payload)
         else:
             name = track.name if len(self._tracks) > 1 else None
             text = envelope.build_flat_media(self._stream_id, self._format, timestamp_ms, payload, name)
@@ -343,15 +381,16 @@ class _Caller(Writer):
         except WireError as error:
             self._counts[error.code] += 1
             return
-        if isinstance(message, envelope.PlayAudio):
+        if isinstance(message, envelope.PlayAudio | envelope.Media):
             self._counts["play_audio"] += 1
             self._counts["play_audio_bytes"] += len(message.payload)
-        elif isinstance(message, envelope.Checkpoint):
+        elif isinstance(message, envelope.Checkpoint | envelope.Played):  # Twilio's mark is its own echo
             self._counts["checkpoint"] += 1
-            await self._socket.send(envelope.build_played(self._stream_id, message.name))
+            await self._socket.send(self._carrier.played(self._sequence, message.name))
         elif isinstance(message, envelope.ClearAudio):
             self._counts["clear_audio"] += 1
-            await self._socket.send(envelope.build_cleared(self._stream_id))
+            if self._dialect.verbs[2] == "clearAudio":
+                await self._socket.send(envelope.build_cleared(self._stream_id))
         elif isinstance(message, envelope.Stop):
             self._counts["stop"] += 1
             if self._failure is None:

@@ -16,7 +16,8 @@ It stands in for the service in the lab, and it is an ingest of its own for whoe
     POST  /notification/v1/connect/webhook/subscriptions   201   400   503 too many
     WS    /voice/v1/stream/sessions/{stream}/audio the audio, see below
 
-All but the first three and the stream want ``Authorization: Bearer …``; the address of a stream is itself the secret.
+All but the first three and the stream want ``Authorization: Bearer …``, or ``jwt-payload: {…}`` where no credentials
+are set, as a service without a gateway takes it.  The address of a stream is itself the secret.
 
 A stream, message by message:
 
@@ -95,6 +96,7 @@ class EkaIngest(Source, frozen=True):
     token: Annotated[Secret, Meta(description="token that clients show")] = Secret("")
     client_id: Annotated[str, Meta(description="client id that may log in")] = ""
     client_secret: Annotated[Secret, Meta(description="secret of the client id")] = Secret("")
+    sharing_key: Annotated[Secret, Meta(description="key that has to come with the client id")] = Secret("")
     idle_s: Annotated[float, Meta(gt=0, description="a stream ends when nothing has come for so long")] = 60.0
     quirks: Annotated[
         tuple[eka_quirks.Quirk, ...], Meta(description="what the service shall do wrong, for rehearsals")
@@ -106,6 +108,8 @@ class EkaIngest(Source, frozen=True):
             raise ValueError(f"listen {self.listen!r} has a path; the API's own paths are fixed")
         if bool(self.client_id) != bool(self.client_secret):
             raise ValueError("client_id and client_secret belong together")
+        if self.sharing_key and not self.client_id:
+            raise ValueError("sharing_key comes with a login: give client_id and client_secret too")
         if not address.is_loopback and not self.token and not self.client_id:
             raise ValueError(f"listen at {address.host} can be reached by others: give token, or client_id and secret")
         if address.host in ("0.0.0.0", "::") and not self.public_url:
@@ -121,7 +125,7 @@ class EkaIngest(Source, frozen=True):
 
     async def serve(self, engine: Engine) -> None:
         address = Address.parse(self.listen, ("http", "https"))
-        tokens = Tokens(self.token, self.client_id, self.client_secret)
+        tokens = Tokens(self.token, self.client_id, self.client_secret, self.sharing_key)
         webhooks = Webhooks(self.client_id, engine.count)
         api = Api(engine, tokens, webhooks, self.quirks)
         streams = _Streams(self, engine, api)
@@ -229,6 +233,10 @@ class _Reader:
             await anyio.sleep(eka_quirks.STORE_S)
         if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S:
             self._end(NOT_STORED, "dropped, as it was told to be")
+            return True
+        if "short_sessions" in self._quirks and seconds > eka_quirks.SHORT_S:
+            self._engine.count("quirk-short_sessions")
+            self._end(NOT_STORED, "the session is longer than it may be")
             return True
         return False
 

@@ -33,6 +33,7 @@ from mediaflow import (
     AudioFormat,
     Engine,
     Finding,
+    Gap,
     PathTemplate,
     Register,
     Session,
@@ -53,6 +54,8 @@ class Mic(Source, frozen=True):
 
     With two channels, left is the track ``inbound`` and right ``outbound``: two people with a microphone each.
     """
+
+    emits = (Gap,)
 
     device: Annotated[
         str | int | None, Meta(description="name, a part of it, or number; the default input if not given")

@@ -5,17 +5,18 @@ Beside the sockets, on a port of its own, ``control`` answers the carrier's requ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from msgspec import Meta
 
-from mediaflow import Engine, Register, Secret, dialects, hookimpl
+from mediaflow import Engine, Finding, Register, Secret, control, dialects, hookimpl
 from mediaflow.dialects import Dialect
 from mediaflow.websocket import Address
 
 from ._carrier_call import Call
 from ._carrier_server import CarrierSource, Desk
+from ._public_url import examine
 from ._vobiz_control import ControlDesk, check_control
 
 
@@ -52,6 +53,16 @@ class Vobiz(CarrierSource, frozen=True):
     def schemes(self, address: Address) -> set[str]:
         control = check_control(self, address)
         return {address.scheme, control.scheme} if control else {address.scheme}
+
+    async def diagnose(self) -> AsyncIterator[Finding]:
+        """Besides, say whether what Vobiz asks at ``public_url`` gets here."""
+        async for finding in super().diagnose():
+            yield finding
+        if self.control:
+            address = Address.parse(self.control, ("http", "https"))
+            certificate = control.Certificate(self.certificate, self.key) if address.scheme == "https" else None
+            for finding in await examine(self.public_url, address, certificate):
+                yield finding
 
     def desk(self, path: str, engine: Engine, find: Callable[[str], Call | None]) -> Desk | None:
         return ControlDesk(self, path, engine, find) if self.control else None

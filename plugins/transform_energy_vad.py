@@ -15,6 +15,7 @@ from msgspec import Meta
 from mediaflow import (
     AudioFormat,
     AudioFrame,
+    Compiled,
     Item,
     Processor,
     Register,
@@ -52,7 +53,7 @@ class EnergyVad(Transform, frozen=True):
         return _Detector(self, format)
 
 
-class _Detector(Processor):
+class _Detector(Compiled):
     def __init__(self, config: EnergyVad, format: AudioFormat) -> None:
         self._vad = dsp.EnergyVad(
             format.sample_rate,
@@ -62,38 +63,27 @@ class _Detector(Processor):
             min_speech_ms=config.min_speech_ms,
             hangover_ms=config.hangover_ms,
         )
+        super().__init__(self._vad, format, format)
         self._rate = format.sample_rate
         # How long after its own position an event becomes certain.
         self._started_after = _whole_frames(config.min_speech_ms) * self._vad.frame_samples
         self._ended_after = _whole_frames(config.hangover_ms) * self._vad.frame_samples
-        self._origin: int | None = None
-        self._track = ""
 
-    def process(self, frame: AudioFrame) -> Iterator[Item]:
-        if self._origin is None:
-            self._origin, self._track = frame.position, frame.track
-        events = self._vad.process(frame.data).events
+    def tell(self, frame: AudioFrame) -> Iterator[Item]:
         size = frame.format.sample_bytes
         done = 0
-        for event in events:
+        for event in self._vad.take().events:
             certain = event.position + (self._started_after if event.started else self._ended_after)
-            at = min(max(self._origin + certain - frame.position, done), frame.sample_count)
+            at = min(max(self.origin + certain - frame.position, done), frame.sample_count)
             if at > done:
                 yield frame.replace(frame.data[done * size : at * size], position=frame.position + done)
                 done = at
-            yield self._event(event)
-        if done == 0:
+            kind = SpeechStarted if event.started else SpeechEnded
+            yield kind(self.track, (self.origin + event.position) / self._rate)
+        if done == 0 and frame.data:
             yield frame
         elif done < frame.sample_count:
             yield frame.replace(frame.data[done * size :], position=frame.position + done)
-
-    def flush(self) -> Iterator[Item]:
-        for event in self._vad.flush().events:
-            yield self._event(event)
-
-    def _event(self, event: dsp.VadEvent) -> Item:
-        kind = SpeechStarted if event.started else SpeechEnded
-        return kind(self._track, ((self._origin or 0) + event.position) / self._rate)
 
 
 def _whole_frames(ms: int) -> int:

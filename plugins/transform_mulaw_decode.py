@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mediaflow import AudioFormat, Processor, Register, dsp, hookimpl
+from mediaflow import AudioFormat, Compiled, Processor, Register, dsp, hookimpl
 
 from . import _g711
 
@@ -14,7 +14,7 @@ class MulawDecode(_g711.Decode, frozen=True):
         return format.encoding == "mulaw"
 
     def open(self, format: AudioFormat) -> Processor:
-        return _g711.Codec(dsp.mulaw_decode, self.output_format(format))
+        return Compiled(dsp.mulaw_decode, format, self.output_format(format))
 
 
 @hookimpl

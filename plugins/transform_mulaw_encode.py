@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mediaflow import AudioFormat, Processor, Register, dsp, hookimpl
+from mediaflow import AudioFormat, Compiled, Processor, Register, dsp, hookimpl
 
 from . import _g711
 
@@ -19,7 +19,7 @@ class MulawEncode(_g711.Encode, frozen=True):
         return msgspec.structs.replace(super().output_format(format), encoding="mulaw")
 
     def open(self, format: AudioFormat) -> Processor:
-        return _g711.Codec(dsp.mulaw_encode, self.output_format(format))
+        return Compiled(dsp.mulaw_encode, format, self.output_format(format))
 
 
 @hookimpl

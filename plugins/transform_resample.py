@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mediaflow import AudioFormat, AudioFrame, Processor, Register, Transform, dsp, hookimpl, rescale
+from mediaflow import AudioFormat, Compiled, Processor, Register, Transform, dsp, hookimpl
 
 from ._pcm import require_mono_pcm
 
@@ -37,30 +37,7 @@ class Resample(Transform, frozen=True, kw_only=True):
         return format.sample_rate != self.rate
 
     def open(self, format: AudioFormat) -> Processor:
-        return _Resampler(format, self.output_format(format), self.quality)
-
-
-class _Resampler(Processor):
-    def __init__(self, input: AudioFormat, output: AudioFormat, quality: Literal["strict", "fast"]) -> None:
-        self._resampler = dsp.Resampler(input.sample_rate, output.sample_rate, quality)
-        self.latency = self._resampler.latency
-        self._input, self._output = input, output
-        self._last: AudioFrame | None = None
-
-    def process(self, frame: AudioFrame) -> tuple[AudioFrame, ...]:
-        return self._next(frame, self._resampler.process(frame.data))
-
-    def flush(self) -> tuple[AudioFrame, ...]:
-        return () if self._last is None else self._next(self._last, self._resampler.flush())
-
-    def _next(self, frame: AudioFrame, pcm: bytes) -> tuple[AudioFrame, ...]:
-        if self._last is None:
-            start = rescale(frame.position, self._input.sample_rate, self._output.sample_rate)
-            self._last = AudioFrame(b"", self._output, frame.track, start)
-        if not pcm:
-            return ()
-        self._last = AudioFrame(pcm, self._output, frame.track, self._last.end)
-        return (self._last,)
+        return Compiled(dsp.Resampler(format.sample_rate, self.rate, self.quality), format, self.output_format(format))
 
 
 @hookimpl

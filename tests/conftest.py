@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+import mediaflow
 
 Needs = Callable[..., None]
+
+# How long an example takes says more about the machine than about us.
+settings.register_profile("timeless")
+settings.load_profile("timeless")
+
+for types in Path(mediaflow.__file__).parent.rglob("*.pxd"):
+    module = types.with_suffix(".py")
+    for binary in types.parent.glob(f"{types.stem}.*.so"):
+        if module.exists() and binary.stat().st_mtime < max(module.stat().st_mtime, types.stat().st_mtime):
+            raise pytest.UsageError(f"{module.name} is newer than what is compiled of it: `make check` builds it anew")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -52,6 +52,53 @@ def test_a_callback_in_every_dress(request_: Request) -> None:
         "carrier_time": "2025-11-06 09:58:40",
     }
     assert found.key == callback.parse(_request(urlencode(FIELDS))).key
+
+
+# One of each event, with the fields that the carrier's pages on callbacks and on the Stream verb list for it.
+USUAL = "CallUUID=c-1&From=%2B919800000000&To=%2B911140001000&ParentAuthID=MA_X"
+STREAM = f"{USUAL}&StreamID=s-1&Timestamp=2025-11-06+09%3A58%3A40"
+TIME = {"carrier_time": "2025-11-06 09:58:40"}
+GOLDEN: list[tuple[str, str, dict[str, str]]] = [
+    (f"Event=StartApp&{USUAL}&Direction=inbound&CallStatus=in-progress", "", {}),
+    (f"Event=Ring&{USUAL}&CallStatus=ringing", "", {}),
+    (f"Event=StartStream&{STREAM}&ServiceURL=wss%3A%2F%2Fcalls.example.org%2Fvobiz%2FSECRET", "s-1", TIME),
+    (f"Event=PlayedStream&{STREAM}&Name=greeting", "s-1", {"name": "greeting"} | TIME),
+    (f"Event=ClearedAudio&{STREAM}", "s-1", TIME),
+    (f"Event=DegradedStream&{STREAM}&Error=connection+degraded", "s-1", {"error": "connection degraded"} | TIME),
+    (
+        f"Event=DroppedStream&{STREAM}&Error=connection+disconnected+with+the+remote+service&X-VH-clinic=7&maxRetries=3",
+        "s-1",
+        {"error": "connection disconnected with the remote service"} | TIME,
+    ),
+    (f"Event=MediaError&{STREAM}&Error=bad+frame", "s-1", {"error": "bad frame"} | TIME),
+    (f"Event=StopStream&{STREAM}&bidirectional=false&audioTrack=both&streamTimeout=86400", "s-1", TIME),
+    (
+        (
+            f"Event=Hangup&{USUAL}&HangupCause=NORMAL_CLEARING&HangupCauseCode=4000&HangupCauseName=Normal+Hangup"
+            "&HangupSource=Caller&Duration=44&EndTime=2025-11-06+09%3A59%3A24"
+        ),
+        "",
+        {"cause": "Normal Hangup", "code": "4000", "source": "Caller", "duration": "44"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("form", "stream", "facts"), GOLDEN, ids=lambda value: None)
+def test_every_event_of_the_carrier(form: str, stream: str, facts: dict[str, str]) -> None:
+    """Each is read as it comes, and what may be put on record of it holds neither numbers nor addresses."""
+    found = callback.parse(_request(form))
+    assert (found.event, found.call_id, found.stream_id, found.facts) == (
+        form[6 : form.index("&")],
+        "c-1",
+        stream,
+        facts,
+    )
+    assert callback.parse(_request(json.dumps(dict(parse_qsl(form))))) == found
+
+
+def test_every_event_has_a_golden_form() -> None:
+    """None that is known is without."""
+    assert {form[6 : form.index("&")] for form, *_ in GOLDEN} == callback.EVENTS
 
 
 def test_what_makes_callbacks_different() -> None:

@@ -102,10 +102,10 @@ async def test_requests_reach_their_handlers() -> None:
 async def test_health_and_readiness() -> None:
     """The process is alive in any case, and ready when it says so."""
     async with _serving() as server:
-        assert await server.ask("/healthz") == (200, b'{"status":"ok"}')
+        assert await server.ask("/healthz") == (200, b'{"status":"ok","instance":"%s"}' % control.INSTANCE.encode())
         assert (await server.ask("/readyz"))[0] == 200
         server.ready = False
-        assert await server.ask("/healthz") == (200, b'{"status":"ok"}')
+        assert await server.ask("/healthz") == (200, b'{"status":"ok","instance":"%s"}' % control.INSTANCE.encode())
         assert await server.ask("/readyz") == (503, b'{"status":"not ready"}')
 
 

@@ -12,7 +12,20 @@ import pytest
 
 from mediaflow import AudioFormat, WireError
 from mediaflow.dialects import DIALECTS, EXOTEL, PLIVO, TELNYX, TWILIO, VOBIZ, Dialect, Name, recognise
-from mediaflow.envelope import Connected, Dtmf, Media, Message, Played, Start, Stop, Trouble, parse
+from mediaflow.envelope import (
+    Checkpoint,
+    ClearAudio,
+    Connected,
+    Dtmf,
+    Media,
+    Message,
+    PlayAudio,
+    Played,
+    Start,
+    Stop,
+    Trouble,
+    parse,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it defines its models in a way that pydantic deprecates
@@ -295,6 +308,17 @@ def test_what_is_sent_back(name: Name) -> None:
     assert json.loads(dialect.build_audio("s", format, payload)) == audio
     assert json.loads(dialect.build_mark("s", "n")) == mark
     assert json.loads(dialect.build_clear("s")) == clear
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_what_is_sent_back_is_read(name: Name) -> None:
+    """A simulated carrier reads the same messages as what they were written from."""
+    format, payload, audio, mark, clear = REPLIES[name]
+    own = DIALECTS[name].verbs[0] == "playAudio"
+    wanted: list[Message] = [Media(payload), Played("n"), ClearAudio("" if name == "telnyx" else "s")]
+    if own:
+        wanted = [PlayAudio("s", payload, format), Checkpoint("s", "n"), ClearAudio("s")]
+    assert [parse(json.dumps(message), DIALECTS[name]) for message in (audio, mark, clear)] == wanted
 
 
 @pytest.mark.parametrize("size", [0, 320, 2880, 3201, 3210, 100_160])

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlencode
 
+import cli_kit
 import pytest
+import vobiz_service
 
 from mediaflow import config, graph, plugins
+from mediaflow.lab import CLIP
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,14 +40,26 @@ VARIABLES = {
         "EKA_TOKEN",
         "EKA_CLIENT_ID",
         "EKA_CLIENT_SECRET",
-    }
+    },
+    "media_streams_to_eka": {
+        "MEDIA_STREAMS_LISTEN",
+        "MEDIA_STREAMS_SECRET",
+        "EKA_BASE_URL",
+        "EKA_TOKEN",
+        "EKA_CLIENT_ID",
+        "EKA_CLIENT_SECRET",
+    },
 }
 
 # Commands of the documents that are not run from here, and where they are.
 ELSEWHERE = {
     "make test": "this is what runs this test",
     "pip install .": "`make test` installs the package so for the other Pythons",
+    "pip install 'mediaflow[server]'": "the same, with the extra that the tests have anyway",
 }
+
+# The page whose commands belong together: they are run one after the other, by a test of their own.
+WALK = ROOT / "docs" / "from-zero.md"
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
@@ -88,9 +108,14 @@ def test_every_pipeline_in_the_documents_loads(block: str, tmp_path: Path, monke
 
 
 def commands() -> list[str]:
-    """Return every command of the documents, once."""
-    found = [line[2:] for page in PAGES for b in blocks(page, "console") for line in b.splitlines() if line[:2] == "$ "]
-    return sorted(set(found) - set(ELSEWHERE))
+    """Return every command of the documents but of the walk, once."""
+    found = {line for page in PAGES if page != WALK for line in commands_of(page)}
+    return sorted(found - set(ELSEWHERE))
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the commands of a page in their order."""
+    return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line[:2] == "$ "]
 
 
 @pytest.mark.slow
@@ -109,6 +134,88 @@ def test_every_command_in_the_documents_runs(line: str, tmp_path: Path) -> None:
             if "listens at" in output and serves:
                 process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_walk_from_zero_arrives(tmp_path: Path) -> None:
+    """All its commands, in their order, with nobody's accounts at addresses of this machine: there is a result."""
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    (tmp_path / "clinic.yaml").write_text(next(blocks(WALK, "yaml")))
+    call, secret = vobiz_service.CALL, "s3cret"
+    listen, control, eka = (f"127.0.0.1:{port}" for port in _free_ports(3))
+    with vobiz_service.running() as carrier, ExitStack() as stack:
+        said = {
+            "EKA_CLIENT_ID": "me",
+            "EKA_CLIENT_SECRET": "pw",
+            "VOBIZ_AUTH_ID": vobiz_service.ACCOUNT,
+            "VOBIZ_AUTH_TOKEN": vobiz_service.TOKEN,
+            "VOBIZ_SECRET": secret,
+            "PUBLIC_URL": f"http://{control}",
+            "VOBIZ_STREAM_URL": f"ws://{listen}/vobiz/{secret}",
+            "DOCTOR_NUMBER": "+911140001000",
+            "CALLER_ID": "+911140002000",
+        }
+        [exports] = blocks(WALK, "sh")
+        assert set(re.findall(r"\b([A-Z_]+)=", exports)) == set(said)
+        places = {
+            "VOBIZ_LISTEN": f"ws://{listen}/vobiz",
+            "VOBIZ_CONTROL": f"http://{control}",
+            "VOBIZ_BASE_URL": carrier.url,
+            "EKA_BASE_URL": f"http://{eka}",
+        }
+        vendor = tmp_path / "vendor.yaml"
+        vendor.write_text(
+            f"source: {{use: eka_ingest, listen: 'http://{eka}', client_id: me, client_secret: pw}}\n"
+            "sinks: [{use: disk, path: 'vendor/{session_id}.wav'}]\nstate: vendor\n"
+        )
+        stack.enter_context(cli_kit.running(tmp_path, "run", str(vendor))).wait_for("listens at")
+        told, bridge = "", None
+        for line in commands_of(WALK):
+            words = shlex.split(line)
+            if line in ELSEWHERE:
+                continue
+            if line == "mediaflow run clinic.yaml":
+                bridge = stack.enter_context(cli_kit.running(tmp_path, *words[1:], **said, **places))
+                bridge.wait_for("listens at")
+                continue
+            lab = "--lab" in words
+            env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **({} if lab else said | places)}
+            done = subprocess.run(
+                ["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=cli_kit.LIMIT_S
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            told += done.stdout
+            if line == f"mediaflow vobiz stream start {call}":
+                _ring(tmp_path, carrier.seen[-1].body["service_url"], call, f"http://{control}/hangup/{secret}")
+                assert bridge is not None
+                bridge.wait_for(f"call {call}: ended")
+        assert bridge is not None
+        bridge.process.send_signal(signal.SIGTERM)
+        assert bridge.end() == 0
+    assert "all is well" in told
+    assert f"ok    source vobiz: http://{control}/healthz leads to us" in told
+    assert '"event": "Hangup"' in told
+    result = json.loads(told.splitlines()[-1])
+    assert result["status"] == "completed"
+    assert result["additional_data"] == {"call_id": call}
+    assert result["audio"]["seconds"] == pytest.approx(24.3, abs=0.1)
+
+
+def _free_ports(number: int) -> list[int]:
+    """Return ports where nobody listens."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [server.getsockname()[1] for server in servers]
+
+
+def _ring(folder: Path, url: str, call: str, hangup: str) -> None:
+    """Play the call that Vobiz would fork, and hang up."""
+    env = {"LAB_URL": url, "LAB_CALL": call, "LAB_SPEED": "max", "LAB_AUDIO": str(CLIP)}
+    done = cli_kit.run(folder, "run", "pipelines/lab_call.yaml", **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    form = urlencode({"CallUUID": call, "HangupCauseName": "Normal Hangup"}).encode()
+    with urllib.request.urlopen(hangup, form, timeout=10) as reply:
+        assert reply.status == 200
 
 
 def module(name: str, code: str, folder: Path) -> ModuleType:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
 from ingest_kit import running
 
-from mediaflow import Component, Finding, PathTemplate, Secret, config, doctor, plugins
+from mediaflow import Component, Finding, PathTemplate, Secret, config, doctor, http, plugins
 from mediaflow_plugins.sink_disk import Disk
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_vobiz import Vobiz
@@ -121,14 +123,33 @@ async def test_a_service_that_takes_us() -> None:
         sink = EkaRaw(base_url=ingest.url, token=Secret("t0ken"))
         found = await diagnosed(sink)
     host = ingest.url.removeprefix("http://")
-    assert found == [(True, f"the service answers at {host}"), (True, "the service takes the credentials")]
+    assert found == [
+        (True, f"the service answers at {host}"),
+        (True, "the clock agrees with the service's to within 3 s"),
+        (True, "the service takes the credentials"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "ok", "text"),
+    [(30, None, "30 s behind the service's"), (-30, None, "30 s ahead of the service's"), (90, False, "90 s behind")],
+)
+async def test_a_clock_that_is_wrong(monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool | None, text: str) -> None:
+    """The service's Date tells; it is wrong when signatures begin to suffer."""
+    monkeypatch.setattr(http, "time", SimpleNamespace(time=lambda: time.time() - ahead))
+    async with running(token=Secret("t0ken")) as ingest:
+        found = await diagnosed(EkaRaw(base_url=ingest.url, token=Secret("t0ken")))
+    assert found[1][0] is ok
+    # The Date has whole seconds, and the answer takes a moment.
+    assert abs(int(found[1][1].split(" is ")[1].split()[0]) - abs(ahead)) <= 2
+    assert text.partition(" ")[2] in found[1][1]
 
 
 async def test_a_service_that_refuses_us() -> None:
     """A wrong token is told apart from a service that is not there, and neither is shown."""
     async with running(token=Secret("t0ken")) as ingest:
         refused = await diagnosed(EkaRaw(base_url=ingest.url, token=Secret("wr0ng")))
-    assert [ok for ok, _ in refused] == [True, False]
+    assert [ok for ok, _ in refused] == [True, True, False]
     assert "wr0ng" not in str(refused)
 
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mediaflow import AudioFormat, WireError, envelope
 from mediaflow.dialects import DIALECTS
@@ -371,6 +371,7 @@ _json = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a machine may be busy with something else
 @given(
     st.sampled_from(
         ["start", "media", "stop", "dtmf", "playAudio", "checkpoint", "playedStream", "mark", "error", "?"]

@@ -25,6 +25,7 @@ from mediaflow.config import Pipeline, Place
 from mediaflow.delivery.account import Join, Rate
 from mediaflow.graph import Misfit, check, plan
 from mediaflow_plugins.sink_disk import Disk
+from mediaflow_plugins.source_vobiz import Vobiz
 from mediaflow_plugins.transform_alaw_decode import AlawDecode
 from mediaflow_plugins.transform_energy_vad import EnergyVad
 from mediaflow_plugins.transform_mix import Mix
@@ -50,6 +51,12 @@ class Brings(Source, frozen=True, kw_only=True):
         return self.what
 
     async def serve(self, engine: Engine) -> None: ...
+
+
+class Rings(Brings, frozen=True, kw_only=True):
+    """Brings key events along."""
+
+    emits = (Dtmf,)
 
 
 class Picky(Sink, frozen=True, kw_only=True):
@@ -151,9 +158,11 @@ def test_one_pipeline_serves_every_format(format: AudioFormat, tracks: tuple[str
     assert [step.label.split()[1] for step in walk.steps if step.applies] == applied
     assert walk.output == PCM_16K
     assert len(walk.output_tracks) == 1
-    assert {track: [label.split()[1] for label, _ in chain] for track, chain in walk.open().items()} == dict.fromkeys(
-        tracks, applied
-    )
+    steps = {
+        track: [step.split()[1] for label, _ in chain for step in label.split(", ")]
+        for track, chain in walk.open().items()
+    }
+    assert steps == dict.fromkeys(tracks, applied)
 
 
 def test_the_path_of_positions() -> None:
@@ -168,12 +177,13 @@ def test_the_path_of_positions() -> None:
 def test_tracks_have_processors_of_their_own_until_they_are_joined() -> None:
     """Before the join each track has its own instance; from the join on all share one."""
     chains = plan(pipeline(MulawDecode(), EnergyVad(), Mix(), Resample(rate=16000)), MULAW, BOTH).open()
-    (_, a), (_, b), (_, c), (_, d) = chains["inbound"]
-    (_, e), (_, f), (_, g), (_, h) = chains["outbound"]
-    assert a is not e and b is not f
-    assert c is g and d is h
+    (own, a), (_, b), (_, c) = chains["inbound"]
+    (_, d), (_, e), (_, f) = chains["outbound"]
+    assert own == "transforms[0] mulawdecode, transforms[1] energyvad"
+    assert a is not d
+    assert b is e and c is f
     again = plan(pipeline(MulawDecode(), EnergyVad(), Mix(), Resample(rate=16000)), MULAW, BOTH).open()
-    assert again["inbound"][3][1] is not d
+    assert again["inbound"][2][1] is not c
 
 
 def test_a_track_that_is_missing_is_found_when_the_stream_opens() -> None:
@@ -282,3 +292,11 @@ def test_a_component_that_breaks_is_named() -> None:
     assert (
         problem.text == "transforms[0] breaks: broke while formats were compared: ZeroDivisionError: division by zero"
     )
+
+
+def test_a_source_may_bring_what_a_transform_needs() -> None:
+    """What the source says that it emits is there from the first step on, and only that."""
+    assert check(pipeline(NeedsKeys(), source=Rings(what=[(MULAW, ONE)])))
+    with pytest.raises(ConfigError, match="needs Dtmf events, which nothing before it makes"):
+        check(pipeline(NeedsKeys(), source=Brings(what=[(MULAW, ONE)])))
+    assert check(pipeline(NeedsKeys(), source=Vobiz()))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import anyio
 import msgspec
@@ -142,6 +143,25 @@ async def test_what_must_not_happen_twice(status: int, requests: int) -> None:
     async with script.running() as url, http.connect(url) as client:
         assert (await client.request("POST", "/", {}, once=True)).status == status
     assert len(script.requests) == requests
+
+
+async def test_who_asks_but_once_is_answered_but_once() -> None:
+    """Also with what may go better later."""
+    script = Script(httpd.Response(503))
+    with stamina.set_testing(True, attempts=3, cap=True):
+        async with script.running() as url, http.connect(url) as client:
+            assert (await client.request("GET", "/", tries=1)).status == 503
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead"), [("Sun, 09 Sep 2001 01:46:40 GMT", 0.5), ("Sun, 09 Sep 2001 01:47:40 GMT", 60.5), ("soon", None)]
+)
+async def test_the_clock_of_a_server(monkeypatch: pytest.MonkeyPatch, date: str, ahead: float | None) -> None:
+    """Its Date tells it, by whole seconds."""
+    monkeypatch.setattr(http, "time", SimpleNamespace(time=lambda: 1e9))
+    assert http.clock_ahead(http.Reply(200, {"date": date}, b"")) == ahead
+    assert http.clock_ahead(http.Reply(200, {}, b"")) is None
 
 
 async def test_nobody_there() -> None:

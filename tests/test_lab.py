@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from mediaflow import ConfigError, plugins
+from mediaflow.dialects import DIALECTS
 from mediaflow.lab import CLIP, NOTICE, Lab
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +22,9 @@ PLUGINS = plugins.load()
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped pipelines write below the working directory, and read variables that a developer may have set."""
     monkeypatch.chdir(tmp_path)
-    for name in ("VOBIZ_LISTEN", "VOBIZ_SECRET", "EKA_BASE_URL", "EKA_TOKEN", "EKA_CLIENT_ID", "EKA_CLIENT_SECRET"):
+    for name in ("VOBIZ_LISTEN", "VOBIZ_SECRET", "MEDIA_STREAMS_LISTEN", "MEDIA_STREAMS_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("EKA_BASE_URL", "EKA_TOKEN", "EKA_CLIENT_ID", "EKA_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -105,6 +108,29 @@ async def test_a_call_reaches_the_disk() -> None:
         assert (recording.getnchannels(), recording.getnframes()) == (2, clip_samples())
 
 
+@pytest.mark.parametrize("dialect", ["auto", *DIALECTS])
+async def test_every_carrier_calls(tmp_path: Path, dialect: str) -> None:
+    """A call of each carrier that the source takes, all in its own messages, arrives whole; Exotel's is of one side."""
+    file = tmp_path / "any.yaml"
+    file.write_text(
+        f"source: {{use: media_streams, listen: '${{MEDIA_STREAMS_LISTEN}}', dialect: {dialect}}}\n"
+        "transforms: [{use: mulaw_decode}, {use: alaw_decode}]\n"
+        "sinks: [{use: disk, path: '{call_id}-{track}.wav'}]\n"
+    )
+    lab = Lab(str(file), PLUGINS, "max")
+    with anyio.fail_after(60):
+        await lab.run()
+    target = lab.runners[0]
+    callers = tuple(DIALECTS) if dialect == "auto" else (dialect,)
+    assert all(account["status"] == "complete" for runner in lab.runners for account in runner.accounts)
+    assert not [name for name in target.counts if not name.startswith(("chunks-per-", "byte-order-"))]
+    for account in target.accounts:
+        received = {track: figures["received"] for track, figures in account["tracks"].items() if figures["received"]}
+        tracks = ("inbound",) if "exotel" in (account["call"], dialect) else ("inbound", "outbound")
+        assert received == dict.fromkeys(tracks, clip_samples())
+    assert {account["call"] for account in target.accounts} == (set(callers) if dialect == "auto" else {CLIP.stem})
+
+
 async def test_a_source_of_its_own_plays_itself(tmp_path: Path) -> None:
     """A pipeline whose source is no carrier gets only EkaScribe."""
     file = tmp_path / "own.yaml"
@@ -144,7 +170,7 @@ async def test_stopping_the_lab_loses_nothing_that_was_said() -> None:
 
 async def test_a_pipeline_with_nothing_to_stand_in_for_is_refused() -> None:
     """The lab says so rather than run a pipeline as it would run without it."""
-    with pytest.raises(ConfigError, match="neither a vobiz source nor an Eka sink"):
+    with pytest.raises(ConfigError, match="neither a carrier's source nor an Eka sink"):
         Lab(str(PIPELINES / "eka_ingest.yaml"), PLUGINS)
 
 

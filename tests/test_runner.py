@@ -193,6 +193,30 @@ async def test_a_live_call_is_in_the_ledger_on_disk(tmp_path: Path) -> None:
     assert account["status"] == "complete"
 
 
+async def test_what_is_noted_of_a_call_that_is_over_is_in_the_ledger(tmp_path: Path) -> None:
+    """In memory at once, on disk a second later, or when the pipeline ends."""
+    runner: Runner
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await session.send(TONE)
+        assert runner.accounts[0]["events"] == []
+        session.note("Hangup", cause="Normal Hangup")
+        assert [event["event"] for event in runner.accounts[0]["events"]] == ["Hangup"]
+        while not ledger.read(tmp_path)[0]["events"]:  # noqa: ASYNC110 (a file tells nobody that it has changed)
+            await anyio.sleep(0.01)
+        session.note("late")
+
+    runner = make_runner(tmp_path, act, Memory(kept=Kept()))
+    await run(runner)
+    (account,) = ledger.read(tmp_path)
+    assert account["status"] == "complete"
+    assert account["events"] == [
+        {"event": "Hangup", "cause": "Normal Hangup", "at": 0.08},
+        {"event": "late", "at": 0.08},
+    ]
+
+
 async def test_plugins_hear_the_news_and_cannot_hurt_a_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Hooks tell of calls, failures and counts; a listener that raises is logged and nothing else happens."""
 

@@ -229,4 +229,4 @@ async def test_notes_are_in_the_account(tmp_path: Path, monkeypatch: pytest.Monk
 
     account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
     assert account["events"] == [{"event": "first", "cause": "x", "at": 0.0}, {"event": "second", "at": 0.1}]
-    assert account["events_left_out"] == 1
+    assert account["events_left_out"] == 2

@@ -206,10 +206,49 @@ def test_a_reconnect_is_measured_by_the_time() -> None:
     assert [(place.missing, place.reason) for place in places] == [(8000, "reconnect"), (0, ""), (FRAME, "gap")]
 
 
-def test_a_reconnect_to_a_new_clock_inserts_nothing() -> None:
-    """Timestamps that count from the start of each stream cannot measure the hole between two."""
+@pytest.mark.parametrize("own_clock", [True, False])
+@pytest.mark.parametrize(("epoch", "seconds"), [(0, 500), (EPOCH, 2)])
+def test_a_clock_that_begins_anew_is_set_by_ours(own_clock: bool, epoch: int, seconds: int) -> None:
+    """What has passed by our clock, without the frame that has come, is missing; then the new clock tells, for both."""
+    timeline = Timeline(8000)
+    for n in range(seconds * 50):
+        _place([("inbound", n, epoch + 20 * n), ("outbound", n, epoch + 20 * n)], timeline)
+    timeline.reconnected(lambda: 2500.0, own_clock)
+    places = _place([("inbound", 0, 7), ("outbound", 0, 47), ("outbound", 3, 107), ("inbound", 1, 27)], timeline)
+    missing = [2480 * 8, 2520 * 8, 320, 0]
+    assert [(place.missing, place.reason) for place in places] == [
+        (samples, reason) for samples, reason in zip(missing, ["reconnect", "reconnect", "gap", ""], strict=True)
+    ]
+
+
+def test_a_new_clock_is_set_by_ours_once() -> None:
+    """A further reconnect measures its own hole; one without a frame in between is part of the next."""
+    timeline = Timeline(8000)
+    _place([("inbound", n, 20 * n) for n in range(3)], timeline)
+    timeline.reconnected(lambda: 1020.0, True)
+    timeline.reconnected(lambda: 2020.0, True)
+    assert [place.missing for place in _place([("inbound", 0, 0), ("inbound", 1, 20)], timeline)] == [16000, 0]
+    timeline.reconnected(lambda: 520.0, True)
+    assert [place.missing for place in _place([("inbound", 0, 0), ("inbound", 1, 20)], timeline)] == [4000, 0]
+
+
+def test_a_track_that_begins_with_a_new_clock_stands_where_it_was_heard() -> None:
+    """Behind the hole, beside the track that was there before."""
+    timeline = Timeline(8000)
+    _place([("inbound", n, 20 * n) for n in range(3)], timeline)
+    timeline.reconnected(lambda: 1020.0, True)
+    assert timeline.place("outbound", FRAME, 0, 0) == Place(begin=3 * FRAME + 8000)
+    assert timeline.place("inbound", FRAME, 0, 20).missing == 8160
+
+
+def test_a_hole_that_nothing_measures_inserts_nothing() -> None:
+    """Where nobody says how much time has passed, or more than ten minutes, the new clock is taken as it is."""
     timeline = Timeline(8000)
     _place([("inbound", n, 20 * n) for n in range(500)], timeline)
+    timeline.reconnected(lambda: 601_000.0, own_clock=True)
+    assert _place([("inbound", 0, 0), ("inbound", 1, 20)], timeline) == [Place(broken=True), IN_ORDER]
+    timeline.reconnected()
+    assert _place([("inbound", n, 20 * n) for n in range(2, 500)], timeline) == [IN_ORDER] * 498
     timeline.reconnected()
     assert _place([("inbound", 0, 0), ("inbound", 1, 20)], timeline) == [Place(broken=True), IN_ORDER]
 

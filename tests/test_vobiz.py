@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -88,6 +89,106 @@ async def test_a_stream_from_its_start_to_its_stop(service: Service) -> None:
     assert stream.bidirectional and stream.status == "in-progress" and stream.end_time == ""
     assert (stream.sampling_rate, stream.stream_timeout_s) == (8000, 60)
     assert stream.service_url.reveal() == URL
+
+
+# A stream as the carrier's page on the stream object shows it, and the answers of its page on starting one and of the
+# OpenAPI description beside it, which are not the same.
+STREAM = (
+    b'{"api_id":"a1","stream_id":"s-1","call_uuid":"c-1","service_url":"wss://calls.example.org/s3cret",'
+    b'"audio_track":"both","bidirectional":false,"content_type":"audio/x-mulaw;rate=8000","sampling_rate":"8000",'
+    b'"stream_timeout":86400,"status_callback_url":null,"status_callback_method":"POST","status":"completed",'
+    b'"start_time":"2025-11-06 13:49:10+00:00","end_time":"2025-11-06T13:50:10Z","resource_uri":"/v1/x/","bill":"0.1"}'
+)
+INFO = vobiz.StreamInfo(
+    stream_id="s-1",
+    call_uuid="c-1",
+    service_url=Secret("wss://calls.example.org/s3cret"),
+    audio_track="both",
+    content_type="audio/x-mulaw;rate=8000",
+    sampling_rate=8000,
+    stream_timeout_s=86_400,
+    status="completed",
+    start_time="2025-11-06 13:49:10+00:00",
+    end_time="2025-11-06T13:50:10Z",
+)
+BASE = f"{ROOT}/Call/c-1/"
+WIRE: list[tuple[Callable[[Client], Any], tuple[int, bytes], object, str, bytes]] = [
+    (
+        lambda client: client.start_stream("c-1", StreamRequest("wss://x.example/s", "inbound", bidirectional=True)),
+        (202, b'{"api_id":"a1","message":"audio streaming started","stream_id":"s-1"}'),
+        vobiz.StreamStarted("s-1", "audio streaming started"),
+        f"POST {BASE}Stream/",
+        (
+            b'{"service_url":"wss://x.example/s","audio_track":"inbound","bidirectional":"true",'
+            b'"content_type":"audio/x-mulaw;rate=8000","stream_timeout":86400}'
+        ),
+    ),
+    (
+        lambda client: client.start_stream("c-1", StreamRequest("wss://x.example/s", extra_headers={"a": "1"})),
+        (200, b'{"stream_id":"str_1","message":"Stream started"}'),
+        vobiz.StreamStarted("str_1", "Stream started"),
+        f"POST {BASE}Stream/",
+        (
+            b'{"service_url":"wss://x.example/s","audio_track":"both","bidirectional":"false",'
+            b'"content_type":"audio/x-mulaw;rate=8000","stream_timeout":86400,"extra_headers":"a=1"}'
+        ),
+    ),
+    (lambda client: client.stream("c-1", "s-1"), (200, STREAM), INFO, f"GET {BASE}Stream/s-1/", b""),
+    (
+        lambda client: _listed(client),
+        (
+            200,
+            b'{"api_id":"a1","meta":{"limit":20,"offset":0,"next":null,"total_count":1},"objects":[' + STREAM + b"]}",
+        ),
+        [INFO],
+        f"GET {BASE}Stream/?limit=20&offset=0",
+        b"",
+    ),
+    (lambda client: client.stop_stream("c-1", "s-1"), (204, b""), None, f"DELETE {BASE}Stream/s-1/", b""),
+    (lambda client: client.stop_streams("c-1"), (204, b""), None, f"DELETE {BASE}Stream/", b""),
+    (
+        lambda client: client.make_call(
+            CallRequest(caller="1", callee="2", answer_url="https://x.example/a", hangup_url="https://x.example/h")
+        ),
+        (201, b'{"api_id":"a1","message":"Call fired","request_uuid":"c-1"}'),
+        vobiz.CallStarted("c-1", "Call fired"),
+        f"POST {ROOT}/Call/",
+        (
+            b'{"from":"1","to":"2","answer_url":"https://x.example/a","answer_method":"POST","time_limit":14400,'
+            b'"hangup_url":"https://x.example/h"}'
+        ),
+    ),
+    (lambda client: client.hang_up("c-1"), (204, b""), True, f"DELETE {BASE}", b""),
+    (
+        lambda client: client.hang_up("c-1"),
+        (404, b'{"api_id":"a1","error":"Call not found"}'),
+        False,
+        f"DELETE {BASE}",
+        b"",
+    ),
+]
+
+
+async def _listed(client: Client) -> list[vobiz.StreamInfo]:
+    return [stream async for stream in client.streams("c-1")]
+
+
+@pytest.mark.parametrize(("ask", "reply", "value", "line", "body"), WIRE, ids=lambda value: None)
+async def test_every_request_is_the_documented_one(
+    service: Service,
+    ask: Callable[[Client], Any],
+    reply: tuple[int, bytes],
+    value: object,
+    line: str,
+    body: bytes,
+) -> None:
+    """Method, path and body to the byte, and what is read of the answer."""
+    service.answers = [(*reply, {})]
+    async with _client(service) as client:
+        assert await ask(client) == value
+    [seen] = service.seen
+    assert f"{seen.method} {seen.path}" == line
+    assert (json.dumps(seen.body, separators=(",", ":")).encode() if seen.body is not None else b"") == body
 
 
 @pytest.mark.parametrize("shape", ["objects", "list"])

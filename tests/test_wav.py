@@ -180,7 +180,7 @@ class TestWriter:
             assert reader.samples == limit + over
 
     @given(sizes=st.lists(st.integers(0, 300), max_size=8), syncs=st.sets(st.integers(0, 7)))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_the_way_of_slicing_does_not_matter(
         self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], syncs: set[int]
     ) -> None:
@@ -326,7 +326,7 @@ class TestReader:
             WavReader(tmp_path / "nowhere.wav")
 
     @given(damage=st.binary(max_size=120), at=st.integers(0, 100))
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_any_damage_is_data_or_an_error(
         self, tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
     ) -> None:

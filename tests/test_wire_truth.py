@@ -143,6 +143,7 @@ TONES = st.lists(st.tuples(st.floats(60, 3950), st.floats(0.1, 1), st.floats(0, 
 @given(TONES, st.floats(-55, 0), st.sampled_from(sorted(SEND)))
 @example([(3618.0, 0.29, 3.4), (1145.0, 0.25, 3.8)], -3.9, "mulaw")  # smooth if every other sample is left out
 @example([(406.0, 0.46, 2.1), (112.0, 0.98, 5.5), (2073.0, 0.3, 1.0), (3664.0, 0.54, 3.6)], -26.1, "mulaw")
+@example([(75.0, 0.9, 1.5), (3600.0, 0.9, 0.0)], -6.0, "mulaw")
 @example([(3950.0, 1.0, 0.0)], 0.0, "alaw")  # so high that its odd and even samples differ, as bytes of L16 do
 def test_tones_are_never_misheard(tones: list[tuple[float, float, float]], level: float, wire: str) -> None:
     """A tone or a chord of any pitch, rightly announced, gives no alarm."""

@@ -37,9 +37,6 @@ cdef class Chain:
     A chain serves one thread at a time; long pieces run without the GIL.
     """
 
-    cdef readonly tuple stages
-    cdef Stage _first
-
     def __init__(self, stages):
         cdef Stage stage, last = None
         cdef int rate = 0
@@ -75,7 +72,7 @@ cdef class Chain:
             return hold_codes(data, "data", span)
         return hold_pcm(data, "data", span)
 
-    def process(self, data) -> bytes:
+    cpdef bytes process(self, object data):
         """Send a piece of the stream through all stages and return what comes out."""
         cdef Span span
         cdef object _held = self._borrow(data, &span)
@@ -85,6 +82,15 @@ cdef class Chain:
         else:
             _run(self._first, &span)
         return PyBytes_FromStringAndSize(span.start, span.size)
+
+    cpdef bint news(self):
+        """Tell whether a stage has found something since it was last looked at; what is not news is forgotten."""
+        cdef Stage stage = self._first
+        cdef bint news = False
+        while stage is not None:
+            news = stage.news() or news
+            stage = stage.following
+        return news
 
     def flush(self) -> bytes:
         """End the stream: return what the stages still hold, and be ready for another one."""

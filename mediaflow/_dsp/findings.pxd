@@ -22,3 +22,4 @@ cdef class VadResult:
 
     cdef int add_verdict(self, double score, bint speech) except -1 nogil
     cdef int add_mark(self, bint started, int64_t position) except -1 nogil
+    cdef bint keep_marks(self) noexcept nogil

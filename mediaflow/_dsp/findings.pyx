@@ -78,6 +78,11 @@ cdef class VadResult:
         self._mark_count += 1
         return 0
 
+    cdef bint keep_marks(self) noexcept nogil:
+        """Forget the verdicts, and tell whether there are marks."""
+        self._verdict_count = 0
+        return self._mark_count > 0
+
     @property
     def speech(self) -> list[bool]:
         """Whether each frame is speech."""

@@ -6,9 +6,10 @@ on how it did.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.math cimport INFINITY, log10
-from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memset
 
-from mediaflow._dsp.span cimport Span, hold_pcm
+from mediaflow._dsp.span cimport Span, hold_codes, hold_pcm
 
 cdef enum:
     # Below this many samples a correlation of 0.5 may be chance: for white noise its spread is
@@ -158,6 +159,23 @@ def rms_dbfs(pcm) -> float:
     if energy == 0:
         return -INFINITY
     return 10.0 * log10(<double>energy / <double>count / 32768.0 ** 2)
+
+
+def varied(data, int values) -> bool:
+    """Tell whether ``data`` holds at least ``values`` different bytes: silence and a codec's idle pattern do not."""
+    cdef Span source
+    cdef object _held = hold_codes(data, "data", &source)
+    cdef uint8_t seen[256]
+    cdef const uint8_t *codes = <const uint8_t *>source.start
+    cdef Py_ssize_t i
+    cdef int found = 0
+    memset(seen, 0, sizeof(seen))
+    for i in range(source.size):
+        if found >= values:
+            break
+        found += not seen[codes[i]]
+        seen[codes[i]] = 1
+    return found >= values
 
 
 def guess_byte_order(pcm):

@@ -15,6 +15,8 @@ only that rates and sample sizes meet. The obligations:
 * `restart` forgets the stream. A chain calls it after `finish` and for `Chain.reset`.
 * An exception raised in one of them (``with gil: raise``) ends the call into the chain; the chain must
   then be reset.
+* `news` is asked between two calls into the chain: has something been found that the owner of the stage
+  should look at? What need not be looked at may be forgotten then.
 """
 
 from mediaflow._dsp.span cimport Span
@@ -31,4 +33,5 @@ cdef class Stage:
     cdef int feed(self, Span *data) except -1 nogil
     cdef int finish(self, Span *data) except -1 nogil
     cdef void restart(self) noexcept nogil
+    cdef bint news(self) noexcept nogil
     cdef double delay(self) noexcept nogil      # seconds by which the output comes late

@@ -16,5 +16,8 @@ cdef class Stage:
     cdef void restart(self) noexcept nogil:
         pass
 
+    cdef bint news(self) noexcept nogil:
+        return False
+
     cdef double delay(self) noexcept nogil:
         return 0.0

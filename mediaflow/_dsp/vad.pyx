@@ -375,3 +375,6 @@ cdef class EnergyVad(Stage):
 
     cdef void restart(self) noexcept nogil:
         self._start()
+
+    cdef bint news(self) noexcept nogil:
+        return self._found.keep_marks()

@@ -103,5 +103,8 @@ def _outcome(outcome: Mapping[str, Any]) -> Iterator[str]:
     for name, value in outcome.items():
         if name == "files":
             yield from (f"file: {file['path']}  {file['seconds']:.2f} s" for file in value)
+        elif name == "sessions":
+            for session in value:
+                yield "session " + ", ".join(f"{name}: {value}" for name, value in session.items())
         else:
             yield f"{name}: {value}"

@@ -45,7 +45,8 @@ def _explain_all(pipeline: Pipeline, plans: Iterable[Plan], before: str) -> None
 
 def _explain(pipeline: Pipeline, plan: Plan) -> None:
     latency = 0.0
-    opened = dict(step for chain in plan.open().values() for step in chain)
+    own, shared = plan.processors()
+    opened = dict(step for chain in (*own.values(), shared) for step in chain)
     for step in plan.steps:
         if step.applies:
             delay = opened[step.label].latency

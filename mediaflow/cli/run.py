@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from importlib.util import find_spec
@@ -43,6 +44,8 @@ def command(file: str, lab: bool, speed: Speed | None) -> None:
     from ..errors import ConfigError, MediaflowError
 
     _set_up_log()
+    # What is loaded stays: looking through it for garbage, whenever calls begin, was a tenth of the time at 64 calls.
+    gc.freeze()
     main = _lab if lab else _alone
     with config_errors():
         try:

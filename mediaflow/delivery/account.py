@@ -161,6 +161,7 @@ class SinkAccount:
 
     def __init__(self, format: AudioFormat, path: Sequence[Rate | Join]) -> None:
         self.format, self._path = format, tuple(path)
+        self._sample_bytes = format.sample_bytes
         self._written = _Runs()
         self._confirmed = 0
         self._delivered = _Runs()
@@ -169,7 +170,8 @@ class SinkAccount:
 
     def write(self, frame: AudioFrame) -> None:
         """Book a frame as given to the writer."""
-        self._written.add(frame.track, frame.position, frame.end)
+        start = frame.position
+        self._written.add(frame.track, start, start + len(frame.data) // self._sample_bytes)
 
     def drop(self, frame: AudioFrame, reason: str) -> None:
         """Book a frame as dropped before it reached the writer."""

@@ -48,6 +48,7 @@ class Edge:
         self._bound = sink.queue_ms * format.sample_rate * len(tracks) // 1000
         self._queue: deque[Item] = deque()
         self._queued = 0
+        self._blocks = sink.when_full == "block"
         self._writer: Writer | None = None
         self._busy = True
         self._closing = False
@@ -55,10 +56,9 @@ class Edge:
         self._work = anyio.Event()
         self._room = anyio.Event()
 
-    @property
     def full(self) -> bool:
         """True while the source should wait."""
-        return self._queued > self._bound and self._sink.when_full == "block" and self.failure is None
+        return self._queued > self._bound and self._blocks and self.failure is None
 
     def put(self, item: Item) -> None:
         """Take an item without waiting."""
@@ -82,14 +82,14 @@ class Edge:
 
     def _enqueue(self, item: Item, frame: AudioFrame | None) -> None:
         if frame is not None:
-            if self._queued > 2 * self._bound and self._sink.when_full == "block":
+            if self._queued > 2 * self._bound and self._blocks:
                 self.account.drop(frame, "queue-full")
                 return
             self._queued += frame.sample_count
         self._queue.append(item)
         self._busy = True
         self._work.set()
-        if self._queued > self._bound and self._sink.when_full == "drop_oldest":
+        if self._queued > self._bound and not self._blocks:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
@@ -105,7 +105,7 @@ class Edge:
 
     async def room(self) -> None:
         """Wait while the queue is full."""
-        while self.full:
+        while self.full():
             if self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
@@ -163,7 +163,7 @@ class Edge:
                     # Booked before it is written: should the write be cut short, it is undelivered, not unknown.
                     self.account.write(item)
                 await writer.write(item)
-                if not self.full:
+                if not self.full():
                     self._room.set()
             self._busy = False
             if self._closing:

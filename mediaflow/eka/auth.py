@@ -9,15 +9,26 @@
 However many requests wait for a token, one of them gets it and the others use it.  A token lasts about half an hour, a
 call may last longer.
 
-    POST /connect-auth/v1/account/login           {client_id, client_secret}
+    POST /connect-auth/v1/account/login           {client_id, client_secret[, sharing_key][, api_key]}
     POST /connect-auth/v1/account/refresh-token   {refresh_token, access_token}, with Authorization and Client-Id
          → {access_token, expires_in, refresh_token, refresh_expires_in}, or {code, error}
 
-Reference: Eka Care, "Authorization".
+What a request shows, and where what is shown comes from::
+
+    Authorization: Bearer …    a token of the login, or one that lasts long and that the console gave
+    jwt-payload: {…}           who is asking, in plain JSON: an installation of one's own that no gateway stands before
+
+A sharing key lets into the workspace of somebody else, who has made it.  The documents call it ``sharing_key`` in the
+guide and ``api_key`` in the OpenAPI description; neither says that the other is gone, so each is sent as it is given.
+The gateway turns a bearer token into ``jwt-payload``; a service of one's own wants ``b-id`` and ``iss`` in it, and
+believes what they say.
+
+Reference: Eka Care, "Authorization"; EkaScribe's own client and server for ``jwt-payload``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -39,11 +50,31 @@ RENEW_S = 300.0
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """A token from the service, or a client id and secret to get one with."""
+    """A token from the service; or a client id and secret to get one with, and maybe a key; or a ``jwt-payload``.
+
+    Raises ValueError where they contradict each other.
+    """
 
     token: Secret = Secret("")
     client_id: str = ""
     client_secret: Secret = Secret("")
+    sharing_key: Secret = Secret("")
+    api_key: Secret = Secret("")
+    jwt_payload: Secret = Secret("")
+
+    def __post_init__(self) -> None:
+        pair = bool(self.client_id), bool(self.client_secret)
+        if (bool(self.token), any(pair), bool(self.jwt_payload)).count(True) > 1:
+            raise ValueError("give one of token, client_id with client_secret, and jwt_payload, not several")
+        if (self.sharing_key or self.api_key) and not any(pair):
+            raise ValueError("sharing_key and api_key are for a login: give client_id and client_secret too")
+        if any(pair) and not all(pair):
+            raise ValueError("client_id and client_secret (EKA_CLIENT_ID, EKA_CLIENT_SECRET) belong together")
+        if self.jwt_payload:
+            identity(self.jwt_payload)
+
+    def __bool__(self) -> bool:
+        return bool(self.token or self.client_id or self.jwt_payload)
 
 
 class _Tokens(msgspec.Struct):
@@ -52,19 +83,27 @@ class _Tokens(msgspec.Struct):
     refresh_token: str = ""
 
 
+class _Identity(msgspec.Struct):
+    business: str = msgspec.field(name="b-id")
+    iss: str
+
+
 class Account:
     """The token that belongs to some credentials."""
 
     def __init__(self, credentials: Credentials, clock: Callable[[], float] = anyio.current_time) -> None:
         self._credentials, self._clock = credentials, clock
-        self._access = credentials.token.reveal()
+        self._fixed = identity(credentials.jwt_payload) if credentials.jwt_payload else credentials.token.reveal()
+        self._access = self._fixed
         self._refresh = ""
         self._renew_at = self._ends_at = 0.0
         self._lock = anyio.Lock()
 
     async def token(self, client: http.Client, refused: str = "") -> str:
         """Return a token that is good for some minutes and is not the one that was ``refused``; raise ``EkaError``."""
-        if self._credentials.token:
+        if self._fixed:
+            if refused and self._credentials.jwt_payload:
+                raise EkaError("login-refused", "the service refused the jwt_payload; does it take one?")
             if refused:
                 raise EkaError("login-refused", "the service refused the token; has EKA_TOKEN expired?")
             return self._access
@@ -75,12 +114,21 @@ class Account:
                 await self._renew(client)
             return self._access
 
+    def headers(self, token: str) -> dict[str, str]:
+        """Return what shows ``token`` to the service."""
+        return {"jwt-payload": token} if self._credentials.jwt_payload else {"Authorization": f"Bearer {token}"}
+
     async def _login(self, client: http.Client) -> None:
-        body = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret.reveal()}
+        known = self._credentials
+        body = {"client_id": known.client_id, "client_secret": known.client_secret.reveal()}
+        keys = {"sharing_key": known.sharing_key.reveal(), "api_key": known.api_key.reveal()}
+        body |= {name: key for name, key in keys.items() if key}
         reply = await send(client, "POST", LOGIN, body, {})
         if 400 <= reply.status < 500 and reply.status != 429:
-            text = f"HTTP {reply.status} for the login; check EKA_CLIENT_ID and EKA_CLIENT_SECRET"
-            raise EkaError("login-refused", text)
+            what = "EKA_CLIENT_ID and EKA_CLIENT_SECRET" + (
+                ", and the key of the other workspace" if len(body) > 2 else ""
+            )
+            raise EkaError("login-refused", f"HTTP {reply.status} for the login; check {what}")
         self._take(reply)
 
     async def _renew(self, client: http.Client) -> None:
@@ -111,6 +159,15 @@ class Account:
         self._refresh = tokens.refresh_token or self._refresh
         now = self._clock()
         self._renew_at, self._ends_at = now + max(lasts - RENEW_S, lasts / 2), now + lasts
+
+
+def identity(jwt_payload: Secret) -> str:
+    """Return the header that says who is asking; raise ValueError, without quoting it, unless it can say so."""
+    try:
+        msgspec.json.decode(jwt_payload.reveal(), type=_Identity)
+    except msgspec.MsgspecError:
+        raise ValueError('jwt_payload has to be a JSON object that holds texts as "b-id" and "iss"') from None
+    return json.dumps(json.loads(jwt_payload.reveal()), separators=(",", ":"))  # ASCII only, as a header is
 
 
 async def send(client: http.Client, method: str, path: str, body: object, headers: Mapping[str, str]) -> http.Reply:

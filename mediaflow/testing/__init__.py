@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 
@@ -104,9 +105,13 @@ class RecordedSession:
 
 
 class RecordingEngine:
-    """An engine that keeps every session; ``await engine.url()`` waits for the source to listen."""
+    """An engine that keeps every session; ``await engine.url()`` waits for the source to listen.
 
-    def __init__(self) -> None:
+    With ``state`` a source finds there what it kept before.
+    """
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.state = state
         self.sessions: list[RecordedSession] = []
         self.replies = False
         """Set it to be taken for a pipeline with a reply."""

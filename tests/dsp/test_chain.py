@@ -26,7 +26,7 @@ def telephone() -> tuple[dsp.Chain, dsp.EnergyVad]:
     return dsp.Chain([dsp.mulaw_decode, dsp.Resampler(8000, 16000), vad]), vad
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cuts=st.lists(st.integers(0, len(CODES)), max_size=30))
 def test_equals_its_stages(cuts: list[int]) -> None:
     """Any slicing gives the bytes and the decisions of the stages called one by one."""

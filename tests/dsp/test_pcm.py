@@ -124,3 +124,9 @@ def test_channels_that_do_not_divide() -> None:
         dsp.deinterleave(b"abcdef", 2)
     with pytest.raises(ValueError, match="channels must be at least 1, not 0"):
         dsp.deinterleave(b"abcdef", 0)
+
+
+@given(st.binary(max_size=300), st.integers(-1, 257))
+def test_varied(data: bytes, values: int) -> None:
+    """It counts the different bytes."""
+    assert dsp.varied(data, values) == (len(set(data)) >= values)

@@ -160,7 +160,7 @@ def test_halfband_keeps_the_given_samples(quality: Quality) -> None:
     assert (doubled[::2].tobytes() == pcm) == (quality == "fast")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     pcm=st.binary(max_size=1500).map(lambda data: data * 2),
     pair=st.sampled_from([*PAIRS, (8000, 8000), (48000, 1000), (1000, 48000), (96000, 7350)]),
@@ -189,7 +189,7 @@ def test_equal_chunks_do_not_matter(rate_in: int, rate_out: int, size: int) -> N
     assert sliced + resampler.flush() == convert(pcm, rate_in, rate_out, "fast")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rate_in=st.integers(1, 384_000) | st.sampled_from([1, 8000, 11025, 16000, 44100, 48000, 384_000]),
     rate_out=st.integers(1, 384_000) | st.sampled_from([1, 8000, 11025, 16000, 44100, 48000, 384_000]),

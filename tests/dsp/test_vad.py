@@ -167,7 +167,7 @@ def test_flush_ends_speech() -> None:
     assert vad.process(pcm) == first
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     cuts=st.lists(st.integers(0, 24000), max_size=40),
     rate=st.sampled_from([8000, 11025, 16000]),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 import stamina
 
@@ -96,6 +97,29 @@ async def test_a_token_is_refreshed_five_minutes_before_it_ends() -> None:
     assert refresh.body == b'{"refresh_token":"r1","access_token":"a1"}'
     assert (refresh.headers["authorization"], refresh.headers["client-id"]) == ("Bearer a1", "me")
     assert again.body == b'{"refresh_token":"r2","access_token":"a2"}'
+
+
+async def test_a_login_carries_the_keys_that_are_given() -> None:
+    """Each under its documented name, and none that is not there."""
+    async with open_desk() as desk:
+        keys = {"sharing_key": Secret("s"), "api_key": Secret("a")}
+        account = Account(msgspec.structs.replace(PAIR, **keys))
+        await account.token(desk.client)
+        assert desk.requests[0].body == (b'{"client_id":"me","client_secret":"pw","sharing_key":"s","api_key":"a"}')
+        assert account.headers("x") == {"Authorization": "Bearer x"}
+
+
+async def test_a_jwt_payload_takes_the_place_of_a_token() -> None:
+    """It needs no login, goes as one line of ASCII, and its refusal is final and does not quote it."""
+    async with open_desk() as desk:
+        who = Secret('{\n "b-id": "Krankenhaus Nürnberg",\n "iss": "ward"\n}')
+        account = Account(eka.Credentials(jwt_payload=who))
+        shown = account.headers(await account.token(desk.client))
+        assert shown == {"jwt-payload": '{"b-id":"Krankenhaus N\\u00fcrnberg","iss":"ward"}'}
+        with pytest.raises(eka.EkaError, match="jwt_payload") as caught:
+            await account.token(desk.client, refused=shown["jwt-payload"])
+        assert "ward" not in str(caught.value)
+        assert desk.requests == []
 
 
 async def test_those_who_wait_share_one_refresh() -> None:

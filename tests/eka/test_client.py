@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -234,7 +235,60 @@ class Tape(Api):
 
 BASE = "/voice/v1/sessions"
 # What the official SDK was seen to send, and for the rest what the documents show.
+NOTE = {
+    "session_id": "ses_1",
+    "status": "completed",
+    "created_at": "2025-01-19T10:30:00Z",
+    "completed_at": 1_737_283_000,
+    "expires_at": "2025-01-20T10:30:00Z",
+    "model_used": "pro",
+    "language_detected": "hi",
+    "audio_files_received": 1,
+    "audio_files": ["ses_1"],
+    "additional_data": {"call_id": "c-1"},
+    "transcript": "…",
+    "patient_details": None,
+    "templates": [{"soap": {"status": "success", "data": "bm90ZQ==", "document_id": "doc_1", "errors": []}}],
+}
+"""A result as the OpenAPI description has it."""
+
 WIRE: list[tuple[Callable[[eka.EkaClient], Any], tuple[int, object], object, str, bytes, str | None]] = [
+    (
+        lambda client: client.create(eka.SessionRequest(language_hint=())),
+        (
+            201,
+            {
+                "session_id": "ses_1",
+                "status": "created",
+                "created_at": "2025-01-19T10:30:00Z",
+                "expires_at": "2025-01-19T11:30:00Z",
+                "upload_url": "wss://api.eka.care/voice/v1/stream/sessions/str_1/audio",
+                "patient_details": None,
+            },
+        ),
+        eka.Session(
+            "ses_1",
+            Secret("wss://api.eka.care/voice/v1/stream/sessions/str_1/audio"),
+            datetime(2025, 1, 19, 11, 30, tzinfo=UTC),
+        ),
+        f"POST {BASE}",
+        (
+            b'{"session_mode":"consultation","templates":["clinical_notes_template"],"model":"pro",'
+            b'"upload_type":"stream","communication_protocol":"websocket"}'
+        ),
+        "application/json",
+    ),
+    *(
+        (
+            lambda client: client.get("ses_1"),
+            (http_status, NOTE | {"status": status}),
+            eka.SessionState(http_status, status, NOTE | {"status": status}),
+            f"GET {BASE}/ses_1",
+            b"",
+            None,
+        )
+        for http_status, status in ((202, "initialized"), (202, "processing"), (200, "completed"), (200, "failed"))
+    ),
     (
         lambda client: client.end("ses_1"),
         (202, {"audio_files_received": 3, "audio_files": []}),

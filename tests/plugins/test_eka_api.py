@@ -32,6 +32,47 @@ async def test_our_client_understands_our_service() -> None:
                 await client.audio_url(session.id)
 
 
+# What the service's OpenAPI description has in its answers, and of that what a service without a recogniser leaves out.
+ANSWERS = {
+    "created": {"session_id", "status", "created_at", "expires_at", "upload_url", "patient_details"},
+    "ended": {"session_id", "status", "message", "audio_files_received", "audio_files"},
+    "waiting": {"session_id", "status", "created_at"},
+    "completed": {
+        *("session_id", "status", "created_at", "completed_at", "expires_at", "model_used", "audio_files_received"),
+        *("audio_files", "additional_data", "patient_details", "templates"),
+    },
+    "login": {"access_token", "expires_in", "refresh_token", "refresh_expires_in"},
+    "refused": {"code", "message", "details"},
+}
+
+
+async def test_answers_have_the_documented_fields() -> None:
+    """No more and no less, but for what was received, which the service does not tell so exactly."""
+    async with running() as ingest:
+        created = await ingest.create()
+        _, waiting = await ingest.get(created)
+        async with ingest.stream(created) as socket:
+            await socket.send(bytes(3200))
+            await socket.send('{"event": "stop"}')
+            await socket.wait_closed()
+        _, ended = await ingest.end(created)
+        _, completed = await ingest.get(created)
+        _, refused = await ingest.end(created)
+        _, login = await ingest.ask("POST", "/connect-auth/v1/account/login", {"client_id": "a", "client_secret": "b"})
+    assert completed.pop("audio") == {"samples": 1600, "sample_rate": 16000, "seconds": 0.1}
+    given = {
+        "created": created,
+        "ended": ended,
+        "waiting": waiting,
+        "completed": completed,
+        "login": login,
+        "refused": refused["error"],
+    }
+    assert {name: set(body) for name, body in given.items()} == ANSWERS
+    states = [given[name]["status"] for name in ("created", "waiting", "ended", "completed")]
+    assert states == ["created", "initialized", "processing", "completed"]
+
+
 async def test_a_session_can_be_changed() -> None:
     """additional_data is merged, the rest replaced; the model stays as it is after the end."""
     async with running() as ingest, eka.connect(ingest.url, ANY) as client:

@@ -23,7 +23,7 @@ class Clock:
 
 def desk(clock: Clock) -> Tokens:
     """Return tokens of one client id."""
-    return Tokens(Secret(""), "me", Secret("pw"), clock)
+    return Tokens(Secret(""), "me", Secret("pw"), clock=clock)
 
 
 def shows(token: str, client_id: str = "me") -> dict[str, str]:
@@ -70,12 +70,32 @@ def test_a_login_wants_the_pair(given: dict[str, object]) -> None:
     assert desk(Clock()).login(given) is None
 
 
+def test_a_sharing_key_comes_with_the_pair() -> None:
+    """By either name, and without it the pair alone is not enough; one that nobody asked for does no harm."""
+    shared = Tokens(Secret(""), "me", Secret("pw"), Secret("k"), Clock())
+    assert shared.login({**PAIR, "sharing_key": "k"}) is not None
+    assert shared.login({**PAIR, "api_key": "k"}) is not None
+    assert shared.login(PAIR) is None
+    assert shared.login({**PAIR, "sharing_key": "x"}) is None
+    assert desk(Clock()).login({**PAIR, "sharing_key": "x"}) is not None
+
+
+def test_a_jwt_payload_is_taken_where_nothing_is_set() -> None:
+    """It proves nothing, so it opens no door that has a lock; and it has to say who is asking."""
+    who = {"jwt-payload": '{"b-id":"b","iss":"i"}'}
+    free = Tokens(Secret(""), "", Secret(""), clock=Clock())
+    assert free.admits(who)
+    assert not free.admits({"jwt-payload": '{"iss":"i"}'})
+    assert not Tokens(Secret("t"), "", Secret(""), clock=Clock()).admits(who)
+    assert not desk(Clock()).admits(who)
+
+
 def test_who_may_come_in() -> None:
     """A fixed token, one of a login, or, where nothing is set, any token at all but none."""
-    fixed = Tokens(Secret("t"), "", Secret(""), Clock())
+    fixed = Tokens(Secret("t"), "", Secret(""), clock=Clock())
     assert fixed.admits(shows("t")) and not fixed.admits(shows("x")) and not fixed.admits({})
     assert fixed.login(PAIR) is None
-    free = Tokens(Secret(""), "", Secret(""), Clock())
+    free = Tokens(Secret(""), "", Secret(""), clock=Clock())
     assert free.admits(shows("x")) and not free.admits({}) and not free.admits({"authorization": "Basic x"})
     assert free.login({}) is not None
 

@@ -72,6 +72,33 @@ async def test_to_our_own_ingest_and_back(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["call-7.json"]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"sharing_key": Secret("k")}, {"sharing_key": Secret("k")}),
+        ({"sharing_key": Secret("k")}, {"api_key": Secret("k")}),
+        ({"sharing_key": Secret("k")}, {"sharing_key": Secret("x")}),
+        ({}, {"jwt_payload": Secret('{"b-id": "b", "iss": "i"}')}),
+    ],
+)
+async def test_other_ways_to_be_let_in(tmp_path: Path, theirs: dict[str, Secret], ours: dict[str, Secret]) -> None:
+    """A key of another workspace goes with the login, under either name; ``jwt-payload`` needs no login at all."""
+    engine = RecordingEngine()
+    pair = {"client_id": "me", "client_secret": Secret("pw")}
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            theirs = theirs and pair | theirs  # type: ignore[assignment]
+            tasks.start_soon(EkaIngest(listen="http://127.0.0.1:0", **theirs).serve, engine)  # type: ignore[arg-type]
+            ours = ours if "jwt_payload" in ours else pair | ours  # type: ignore[assignment]
+            target = sink(await engine.url(), tmp_path, token=Secret(""), **ours)
+            if ours.get("sharing_key") == Secret("x"):
+                with pytest.raises(SinkError, match="key of the other workspace"):
+                    await play(target)
+            else:
+                assert (await play(target))["status"] == "completed"
+            tasks.cancel_scope.cancel()
+
+
 async def test_the_order_of_the_service_is_kept(tmp_path: Path) -> None:
     """Login is not needed with a token; then create, audio, stop, the server's close, end, poll."""
     async with running_service(Plan(polls=[(202, "processing"), (200, "completed")])) as service:
@@ -355,7 +382,11 @@ def test_a_format_that_does_not_fit_names_the_step(format: AudioFormat, tracks: 
     [
         ({}, "EKA_TOKEN"),
         ({"client_id": "a"}, "EKA_CLIENT_SECRET"),
-        ({"token": Secret("t"), "client_id": "a"}, "not both"),
+        ({"token": Secret("t"), "client_id": "a"}, "not several"),
+        ({"token": Secret("t"), "jwt_payload": Secret('{"b-id": "b", "iss": "i"}')}, "not several"),
+        ({"token": Secret("t"), "sharing_key": Secret("k")}, "client_id"),
+        ({"jwt_payload": Secret('{"b-id": "b"}')}, "b-id"),
+        ({"jwt_payload": Secret("b-id")}, "JSON object"),
         ({"token": Secret("t"), "base_url": "http://api.eka.care"}, "https://"),
         ({"token": Secret("t"), "base_url": "https:///x"}, "https://"),
     ],
@@ -367,6 +398,8 @@ def test_options_that_contradict_each_other(options: dict[str, object], complain
 
 
 def test_good_options() -> None:
-    """A token, or a client id with its secret; http on loopback."""
+    """A token, or a client id with its secret and a key, or who one is; http on loopback."""
     EkaRaw(token=Secret("t")).check()
+    EkaRaw(client_id="a", client_secret=Secret("b"), sharing_key=Secret("k"), api_key=Secret("k")).check()
+    EkaRaw(jwt_payload=Secret('{"b-id": "b", "iss": "i"}')).check()
     EkaRaw(client_id="a", client_secret=Secret("b"), base_url="http://127.0.0.1:1").check()

@@ -58,12 +58,11 @@ class Service:
         self.sent: object = None
         self.trouble: list[int] = []
         self.received: int | None = None
-        self.longest_s = 3600
         self.lost_ends = 0
 
     async def answer(self, request: Request) -> Response:
         if request.path.endswith("/medscribealliance"):
-            return self._json(200, {"models": [{"id": "pro", "max_session_duration_seconds": self.longest_s}]})
+            return self._json(200, {"models": [{"id": "pro", "max_session_duration_seconds": 3600}]})
         assert request.headers["authorization"] == "Bearer t0ken"
         step = request.path.removeprefix("/voice/v1/sessions").removeprefix("/ses_1").lstrip("/")
         self.log.append(f"{request.method} {step}".strip())
@@ -228,16 +227,6 @@ async def test_trouble_at_the_end_of_a_call(tmp_path: Path) -> None:
                 service.trouble = [413]
     assert writer.delivered == 16000
     assert service.sent == {"audio_files_sent": 1}
-
-
-async def test_a_call_longer_than_its_model_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once, in the log and in the outcome, with what to do."""
-    async with running_service() as service:
-        service.longest_s = 3
-        writer = await write_all(sink(service.url, tmp_path), CALL, frames(AUDIO, PCM))
-    assert writer.outcome["longer_than_s"] == 3
-    assert [record.levelname for record in caplog.records].count("WARNING") == 1
-    assert "set with `model`" in caplog.text
 
 
 async def test_leaving_by_an_exception_ends_what_is_stored(tmp_path: Path) -> None:

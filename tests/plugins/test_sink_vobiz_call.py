@@ -31,6 +31,7 @@ from mediaflow import (
     envelope,
     websocket,
 )
+from mediaflow.dialects import DIALECTS, Name
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow.websocket import Address, Closed, WebSocket
 from mediaflow_plugins import sink_vobiz_call
@@ -132,6 +133,73 @@ async def test_frames_are_cut_to_20_ms(cuts: tuple[int, ...]) -> None:
     stamps = [int(m["media"]["timestamp"]) for m in media]
     assert stamps == list(range(stamps[0], stamps[0] + 220, 20))
     assert ear.code == 1000
+
+
+@pytest.mark.parametrize(
+    ("dialect", "first", "size", "stop"),
+    [
+        ("plivo", ["start"], 160, {"reason": "call_ended"}),
+        ("twilio", ["connected", "start"], 160, {"stop": {"accountSid": "mediaflow", "callSid": "CALL_1"}}),
+        ("telnyx", ["connected", "start"], 160, {"stop": {"user_id": "mediaflow", "call_control_id": "CALL_1"}}),
+        (
+            "exotel",
+            ["connected", "start"],
+            800,
+            {"stop": {"account_sid": "mediaflow", "call_sid": "CALL_1", "reason": "call_ended"}},
+        ),
+    ],
+)
+async def test_a_call_of_another_carrier(dialect: str, first: list[str], size: int, stop: dict[str, Any]) -> None:
+    """It begins and ends as that carrier's does, in its frames; where it counts from the start, so does the sink."""
+    audio = _audio(MULAW, 10)
+    items = [AudioFrame(audio[:800], MULAW, position=8000), AudioFrame(audio[800:], MULAW, position=8800)]
+    options: dict[str, Any] = {"dialect": dialect}
+    if dialect == "exotel":
+        audio, options["content_type"] = bytes(2 * len(audio)), "audio/x-l16;rate=8000"
+        items = [AudioFrame(bytes(3200), L16, position=8000)]
+    ear = await _heard(items, _stream(items[0].format), end="stop", **options)
+    assert [message["event"] for message in ear.heard[: len(first)]] == first
+    assert ear.heard[-1].items() >= {"event": "stop", **stop}.items()
+    assert ear.audio() == audio
+    samples = [len(base64.b64decode(media["payload"])) // items[0].format.sample_bytes for media in ear.media]
+    assert samples == [size] * (1600 // size)
+    stamps = [int(media["timestamp"]) for media in ear.media]
+    zero = stamps[0] if dialect == "plivo" else 0
+    assert stamps == [zero + number * size // 8 for number in range(len(stamps))]
+    numbers = [message.get("sequenceNumber", message.get("sequence_number")) for message in ear.heard]
+    assert [int(number) for number in numbers if number is not None] == list(
+        range(0 if dialect == "plivo" else 1, len(numbers) if dialect != "plivo" else len(numbers) - 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "echo"),
+    [
+        ("plivo", {"event": "playedStream", "name": "n"}),
+        ("twilio", {"event": "mark", "mark": {"name": "n"}}),
+        ("telnyx", {"event": "mark", "mark": {"name": "n"}}),
+    ],
+)
+async def test_an_app_is_obeyed_in_its_carrier_s_words(dialect: Name, echo: dict[str, Any]) -> None:
+    """Audio is counted, a mark comes back, and clearing is answered where the carrier answers it."""
+    heard: list[dict[str, Any]] = []
+
+    async def app(socket: WebSocket) -> None:
+        row = DIALECTS[dialect]
+        for text in (row.build_audio("s", MULAW, bytes(160)), row.build_clear("s"), row.build_mark("s", "n")):
+            await socket.send(text)
+        while not heard or heard[-1]["event"] != echo["event"]:
+            heard.append(json.loads(await socket.recv()))
+        await socket.wait_closed()
+
+    async with _app(app) as url:
+        sink = VobizCall(url=Secret(url), dialect=dialect)
+        async with sink.open(_stream(), MULAW, ("inbound",)) as writer:
+            while not heard or heard[-1]["event"] != echo["event"]:
+                await anyio.lowlevel.checkpoint()
+        assert writer.outcome.items() >= {"play_audio": 1, "checkpoint": 1, "clear_audio": 1}.items()
+    assert heard[-1].items() >= echo.items()
+    assert ("clearedAudio" in [message["event"] for message in heard]) == (dialect == "plivo")
 
 
 async def test_the_clock_follows_the_audio() -> None:
@@ -425,6 +493,27 @@ async def test_formats_that_do_not_fit(
     with pytest.raises(FormatError) as caught:
         sink.check_format(format, tracks)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"dialect": "twilio", "content_type": "audio/x-l16;rate=8000"}, "twilio has no .*, only audio/x-mulaw"),
+        ({"dialect": "exotel"}, "exotel has no audio/x-mulaw"),
+        ({"dialect": "plivo", "shape": "flat"}, "Vobiz's alone"),
+    ],
+)
+async def test_what_a_carrier_does_not_have_is_refused(options: dict[str, Any], complaint: str) -> None:
+    """A codec, or the older shape."""
+    with pytest.raises(ValueError, match=complaint):
+        VobizCall(url=Secret("ws://127.0.0.1:1/"), **options).check()
+
+
+async def test_exotel_has_one_track() -> None:
+    """Two have to be joined before."""
+    sink = VobizCall(url=Secret("ws://127.0.0.1:1/"), dialect="exotel", content_type="audio/x-l16;rate=8000")
+    with pytest.raises(FormatError, match="one track"):
+        sink.check_format(L16, BOTH)
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1/s3cr3t", "ws:///s3cr3t", "s3cr3t"])

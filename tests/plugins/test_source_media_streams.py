@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mediaflow import AudioFormat, Dtmf, WireAlarm, config, dsp, envelope, plugins, websocket
+from mediaflow import AudioFormat, Dtmf, WireAlarm, config, dsp, envelope, intake, plugins, websocket
 from mediaflow.dialects import DIALECTS, TELNYX, Name
 from mediaflow.lab import CLIP
 from mediaflow.runner import Runner
@@ -195,18 +195,27 @@ async def test_unreadable_frames_are_sorted_too() -> None:
     assert session.concealed == [("inbound", 320, 160, "bad-base64")]
 
 
-async def test_a_clock_of_the_stream_begins_anew_with_a_socket() -> None:
-    """Where timestamps count from the start of a socket, the audio of a second one is not taken for a repeat."""
+@pytest.mark.parametrize(("seconds", "missing"), [(0.0, 0), (2.5, 19840)])
+async def test_a_clock_of_the_stream_begins_anew_with_a_socket(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, missing: int
+) -> None:
+    """The audio of a second socket is no repeat, and what our clock says was missed before it is concealed."""
+    now = [1000.0]
+    monkeypatch.setattr(intake, "monotonic", lambda: now[0])
     first = [_media(n, _frame(n)) for n in range(1, 4)]
     second = [_media(n, _frame(10 + n)) for n in range(1, 4)]
     stop = {"event": "stop", "stop": {"call_control_id": "call"}}
     async with _serving(reconnect_s=10.0) as (engine, url):
         await _call(url, _start(), *first)
+        await engine.until(lambda: bool(engine.sessions) and len(engine.sessions[0].audio.get("inbound", b"")) == 480)
+        now[0] += seconds
         await _call(url, _start(), *second, stop)
         session = await _one(engine)
-    assert session.audio == {"inbound": b"".join(_frame(n) for n in (1, 2, 3, 11, 12, 13))}
+    before, after = (b"".join(_frame(n) for n in numbers) for numbers in ((1, 2, 3), (11, 12, 13)))
+    assert session.audio == {"inbound": before + MULAW.silence(missing) + after}
+    assert session.concealed == ([("inbound", 480, missing, "reconnect")] if missing else [])
     assert not session.dropped
-    assert engine.counts == {"reconnected": 1}
+    assert engine.counts == {"reconnected": 1} | ({"reconnect": 1} if missing else {})
 
 
 async def test_media_before_start_waits_for_the_dialect() -> None:

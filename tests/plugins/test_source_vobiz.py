@@ -587,7 +587,7 @@ async def test_logs_hold_no_numbers(caplog: pytest.LogCaptureFixture) -> None:
     async with _serving(secret=Secret("s3cr3t")) as (engine, url):
         await _call(f"{url}/s3cr3t", start, _media(0))
         await engine.ended()
-    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("mediaflow_plugins"))
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("mediaflow"))
     assert "call-7" in ours
     assert "messages look like" in ours
     assert not any(word in ours for word in ("491234", "495678", "s3cr3t"))

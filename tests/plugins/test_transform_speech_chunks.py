@@ -62,7 +62,7 @@ def test_the_cut_is_the_first_silence_after_the_shortest_length(
         assert wanted <= cut <= wanted + 0.1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(200, 3000), st.integers(100, 14_000)), max_size=12), st.integers(0, 5000))
 def test_speech_is_cut_only_where_there_is_no_pause(turns: list[tuple[int, int]], tail: int) -> None:
     """Every chunk is within its lengths, and a cut lies in speech only if its window held no pause of 200 ms."""

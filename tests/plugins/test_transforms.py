@@ -69,7 +69,7 @@ CUTS = st.lists(st.integers(0, 48_000), max_size=12)
 
 
 @pytest.mark.parametrize(("transform", "format"), TRANSFORMS, ids=lambda value: type(value).__name__)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(blocks=BLOCKS, cuts=CUTS)
 def test_slicing_changes_nothing(
     transform: Transform, format: AudioFormat, blocks: list[tuple[int, int]], cuts: list[int]
@@ -86,7 +86,7 @@ def test_slicing_changes_nothing(
 
 
 @pytest.mark.parametrize("joiner", JOINERS, ids=lambda value: type(value).__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     lengths=st.tuples(st.integers(0, 4000), st.integers(1, 4000)),

@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import socket
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -24,9 +25,11 @@ import pytest
 from cli_kit import running
 
 from mediaflow import AudioFormat, Secret, SourceError, config, envelope, plugins, websocket
+from mediaflow.delivery import ledger
 from mediaflow.runner import Runner
 from mediaflow.testing import RecordedSession, RecordingEngine
 from mediaflow.websocket import WebSocket
+from mediaflow_plugins import _vobiz_control
 from mediaflow_plugins._vobiz_control import EARLY_CALLS, EARLY_EACH
 from mediaflow_plugins.source_vobiz import Vobiz
 
@@ -117,7 +120,7 @@ def _port() -> Iterator[list[int]]:
 
 
 @asynccontextmanager
-async def _serving(replies: bool = False, **options: Any) -> AsyncIterator[Carrier]:
+async def _serving(state: Path | None = None, replies: bool = False, **options: Any) -> AsyncIterator[Carrier]:
     """Run the source with its control server."""
     defaults: dict[str, Any] = {
         "listen": "ws://127.0.0.1:0/vobiz",
@@ -128,7 +131,7 @@ async def _serving(replies: bool = False, **options: Any) -> AsyncIterator[Carri
     }
     source = Vobiz(**defaults | options)
     source.check()
-    engine = RecordingEngine()
+    engine = RecordingEngine(state)
     engine.replies = replies
     with anyio.fail_after(20), _port() as port:
         async with anyio.create_task_group() as tasks:
@@ -215,6 +218,33 @@ async def test_with_a_token_requests_are_signed() -> None:
             "no-signature": 1,
             "refused-token": 1,
         }
+
+
+async def test_a_request_that_was_copied_is_refused_after_a_restart(tmp_path: Path) -> None:
+    """What an earlier process has answered is known; one that it has refused may come again."""
+    fields = {"Event": "StartStream", "CallUUID": "call-1", "Timestamp": "1"}
+    for signed, refused in (("1", "2"), ("3", "1")):
+        async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+            assert (await carrier.ask("/status", fields, _signed("/status", signed)))[0] == 200
+            status = 400 if refused == "2" else 403
+            assert (await carrier.ask("/status", {"Event": "StartStream"}, _signed("/status", refused)))[0] == status
+    async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+        assert (await carrier.ask("/status", fields, _signed("/status", "2")))[0] == 200
+        assert (await carrier.ask("/status", fields, _signed("/status", "3")))[0] == 403
+        assert carrier.engine.counts == {"replayed-nonce": 1}
+
+
+async def test_a_disk_that_is_full_loses_no_callback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted and said that its nonce is not kept."""
+    async with _serving(tmp_path, auth_token=Secret("t0ken")) as carrier:
+        with sqlite3.connect(tmp_path / "nonces.db") as other:
+            other.execute("DROP TABLE nonces")
+        other.close()
+        fields = {"Event": "StartStream", "CallUUID": "call-1"}
+        assert (await carrier.ask("/status", fields, _signed("/status", "5")))[0] == 200
+        assert (await carrier.ask("/status", fields, _signed("/status", "5")))[0] == 403
+        assert carrier.engine.counts == {"nonces-unwritten": 1, "replayed-nonce": 1}
+    assert "no such table" in caplog.text
 
 
 async def test_a_refused_callback_may_come_again_with_its_nonce() -> None:
@@ -367,11 +397,28 @@ async def test_callbacks_of_calls_that_never_come_are_forgotten() -> None:
             assert not carrier.engine.sessions[1].notes
 
 
+async def test_callbacks_of_a_call_that_is_over_stand_in_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the carrier tells behind the end is noted, of the last calls; it does not open them again."""
+    monkeypatch.setattr(_vobiz_control, "LATE_CALLS", 1)
+    async with _serving(reconnect_s=0) as carrier:
+        for number in (1, 2):
+            async with carrier.call(f"call-{number}"):
+                await carrier.engine.until(lambda number=number: len(carrier.engine.sessions) == number)  # type: ignore[misc]
+            await carrier.engine.ended(number)
+        first, second = carrier.engine.sessions
+        await carrier.tell("DroppedStream", CallUUID="call-2")
+        await carrier.tell("Hangup", CallUUID="call-2", StreamID="")
+        await carrier.tell("Hangup", StreamID="")
+        assert [name for name, _ in second.notes] == ["DroppedStream", "Hangup"]
+        assert first.notes == []
+        assert len(carrier.engine.sessions) == 2
+
+
 async def test_readiness_follows_the_socket() -> None:
     """A load balancer is told that calls are taken."""
     async with _serving() as carrier:
         assert (await _get(carrier, "/readyz")) == {"status": "ready"}
-        assert (await _get(carrier, "/healthz")) == {"status": "ok"}
+        assert (await _get(carrier, "/healthz"))["status"] == "ok"
 
 
 async def _get(carrier: Carrier, path: str) -> Any:
@@ -408,6 +455,7 @@ async def test_a_call_of_a_pipeline_with_its_record(tmp_path: Path) -> None:
                 await _session_with(runner, 320)
                 assert await carrier.tell("Hangup", "/hangup/s3cret", HangupCauseName="Normal Hangup") == 200
                 await runner.over(1)
+            assert await carrier.tell("StopStream", "/status/s3cret") == 200
             runner.stop()
     (account,) = runner.accounts
     time = {"carrier_time": "2025-11-06 09:58:40"}
@@ -415,7 +463,10 @@ async def test_a_call_of_a_pipeline_with_its_record(tmp_path: Path) -> None:
     assert account["events"] == [
         {"event": "DegradedStream", "at": 0.02, "error": "connection degraded"} | time,
         {"event": "Hangup", "at": 0.04, "cause": "Normal Hangup"} | time,
+        {"event": "StopStream", "at": 0.04} | time,  # when the account was settled already
     ]
+    [kept] = ledger.read(tmp_path)
+    assert kept["events"] == account["events"]
 
 
 async def _session_with(runner: Runner, samples: int) -> None:

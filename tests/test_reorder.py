@@ -6,7 +6,7 @@ import random
 
 from hypothesis import given, strategies as st
 
-from mediaflow_plugins._reorder import Reorder
+from mediaflow.reorder import Reorder
 
 
 def _through(window: int, chunks: list[int]) -> list[int]:

@@ -7,10 +7,13 @@ second of it; what is told about the audio (gaps, beginnings, pressed keys, alar
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-from mediaflow import Dtmf, Session, WireAlarm, dsp
-from mediaflow.wire_truth import ByteOrder
+from . import dsp
+from .component import Session
+from .frame import Dtmf, WireAlarm
+from .wire_truth import ByteOrder
 
 Order = Literal["auto", "little", "big"]
 
@@ -40,7 +43,7 @@ class OrderedSession:
             self._decided(finding)
             if self._finder.certain:
                 self._finder = None
-        return self._in_turn(lambda: self._play(data, track))
+        return self._in_turn(partial(self._play, data, track))
 
     def conceal(self, samples: int, reason: str, track: str) -> bool:
         """Conceal as ``Session.conceal`` does."""

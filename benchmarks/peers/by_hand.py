@@ -1,13 +1,13 @@
-"""The bridge that a good programmer writes in an afternoon: ``websockets``, msgspec, uvloop and audioop, no more.
+"""The bridge that a good programmer writes in an afternoon: ``websockets``, msgspec, audioop and uvloop, no more.
 
-It is what ``bench_calls`` compares with: no negotiation, no second sink, no account, no recovery, linear resampling.
+It is what everything else is compared with: no negotiation, no account, no detector, no recovery, linear resampling.
 
-    python -m benchmarks.reference_bridge EKA_PORT       prints its own port
+    python by_hand.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints its own port
 """
 
 from __future__ import annotations
 
-import base64
+import ssl
 import sys
 import warnings
 
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 
 
 class Media(msgspec.Struct):
-    payload: str
+    payload: bytes
 
 
 class Start(msgspec.Struct):
@@ -35,18 +35,18 @@ class Message(msgspec.Struct):
     start: Start | None = None
 
 
-async def bridge(carrier: ServerConnection, eka_port: int) -> None:
+async def bridge(carrier: ServerConnection, eka_url: str, trust: ssl.SSLContext | None) -> None:
     """Carry one call."""
     parse = msgspec.json.Decoder(Message).decode
     first = parse(await carrier.recv())
     assert first.start is not None
-    url = f"ws://127.0.0.1:{eka_port}/{first.start.callId}"
     state = None
-    async with connect(url, compression=None, proxy=None) as eka:
+    url = f"{eka_url}/{first.start.callId}"
+    async with connect(url, compression=None, proxy=None, ssl=trust) as eka:
         async for text in carrier:
             message = parse(text)
             if message.media is not None:
-                pcm = audioop.ulaw2lin(base64.b64decode(message.media.payload), 2)
+                pcm = audioop.ulaw2lin(message.media.payload, 2)
                 pcm, state = audioop.ratecv(pcm, 2, 1, 8000, 16_000, state)
                 await eka.send(pcm)
             elif message.event == "stop":
@@ -55,12 +55,19 @@ async def bridge(carrier: ServerConnection, eka_port: int) -> None:
         await eka.wait_closed()
 
 
-async def main(eka_port: int) -> None:
+async def main(eka_url: str, certificate: str = "", key: str = "", authority: str = "") -> None:
     """Serve until killed."""
-    async with serve(lambda carrier: bridge(carrier, eka_port), "127.0.0.1", 0, compression=None) as server:
+    context = trust = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        trust = ssl.create_default_context(cafile=authority)
+    async with serve(
+        lambda carrier: bridge(carrier, eka_url, trust), "127.0.0.1", 0, compression=None, ssl=context
+    ) as server:
         print(next(iter(server.sockets)).getsockname()[1], flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(*sys.argv[1:]))

@@ -1,0 +1,463 @@
+"""A WebSocket between its two sides: the frames (``_wire``), and the line that carries the bytes.
+
+``WebSocket`` is the same for all lines; a ``Line`` is made by one of the two drivers:
+
+    _websocket_transport   asyncio: the event loop calls us with what it read; no task per connection
+    _websocket_stream      trio, and streams that an HTTP listener took: a task per connection reads
+
+What comes in is given on in the same call that read it.  Nobody is woken for a message unless somebody waits for it::
+
+    line ── received ──▶ Decoder ──▶ take                         `feed`: the consumer is called, and may send at once
+                            │  └───▶ inbox ──▶ recv               else: up to MAX_WAITING messages
+                            └ what nobody takes yet, and no reading meanwhile
+
+    state      peer's close comes                we close                     line lost
+    open       answer it; closed by the peer     send it, await the answer    closed, broken (1006)
+    closing    closed by us                      —                            closed by us
+    closed     a server ends its direction, a client waits until the server has; after CLOSE_TIMEOUT the line is cut
+
+That a server only ends its own direction matters: a socket closed with unread bytes resets the connection, and a reset
+may overtake our close frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol
+
+import anyio
+
+from ._wire.frames import Decoder, FrameError, encode
+from .errors import MediaflowError
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+WRITE_LIMIT = 64 * 1024
+"""Bytes that may wait in the line before ``send_nowait`` refuses: two seconds of 16 kHz PCM."""
+
+PING_INTERVAL, PING_TIMEOUT, OPEN_TIMEOUT, CLOSE_TIMEOUT = 20.0, 60.0, 10.0, 10.0
+
+ABORT_TIMEOUT = 1.0
+"""Seconds for the closing handshake when the block of a connection is left by an exception."""
+
+MAX_WAITING = 16
+"""Messages that may wait for ``recv`` before we stop reading."""
+
+
+def report(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Log that a user's function failed, without the text: a message may hold what a log must not."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s failed: %s at %s:%s", what, type(error).__name__, place.filename, place.lineno)
+
+
+class WebSocketError(MediaflowError):
+    """What can go wrong with a WebSocket."""
+
+
+class Unreachable(WebSocketError):
+    """Nobody answers there, or not as a WebSocket server does."""
+
+
+class Refused(WebSocketError):
+    """The server answered the handshake with HTTP ``status``."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"the server refused the WebSocket with HTTP status {status}")
+
+
+class Closed(WebSocketError):
+    """The connection is closed.
+
+    ``by`` tells three different things apart: ``us``, ``peer`` (a closing handshake, whatever its code), ``broken``
+    (the connection was lost without one: code 1006).
+    """
+
+    def __init__(self, code: int, reason: str, by: Literal["us", "peer", "broken"]) -> None:
+        self.code, self.reason, self.by = code, reason, by
+        super().__init__(f"WebSocket closed with code {code} ({by}){f': {reason}' if reason else ''}")
+
+
+class Line(Protocol):
+    """What carries the bytes of one connection.  It calls ``received``, ``expired`` and ``lost`` of its WebSocket."""
+
+    full: bool
+    """True while more than WRITE_LIMIT bytes wait to be written."""
+
+    def write(self, data: bytes) -> None:
+        """Write, now or as soon as it goes."""
+
+    def end(self) -> None:
+        """End our direction behind what is written; close where there is no ending one only."""
+
+    def abort(self) -> None:
+        """Cut the line; ``lost`` follows."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Go on reading."""
+
+    def now(self) -> float:
+        """Return the clock's time in seconds."""
+
+    def set_deadline(self, deadline: float) -> None:
+        """Call ``expired`` at that time of the clock, in the place of the time said before."""
+
+    async def drain(self) -> None:
+        """Wait until the line is not full, or lost."""
+
+
+class _Cork(threading.local):
+    """The sockets with frames to be written when the read that is being looked at is done; None outside of one."""
+
+    sockets: list[WebSocket] | None = None
+
+
+_cork = _Cork()
+
+
+class WebSocket:
+    """An open connection.  One task may receive while another sends."""
+
+    __slots__ = (
+        "_closing",
+        "_decoder",
+        "_end",
+        "_failure",
+        "_gone",
+        "_inbox",
+        "_line",
+        "_lost",
+        "_masks",
+        "_out",
+        "_out_size",
+        "_path",
+        "_pinged",
+        "_pings",
+        "_pongs",
+        "_receiving",
+        "_refused",
+        "_take",
+        "_waiter",
+    )
+
+    def __init__(self, line: Line, path: str, *, server: bool, max_message: int) -> None:
+        self._line, self._path = line, path
+        self._masks = not server
+        self._decoder = Decoder(server, max_message)
+        self._take: Callable[[bytes], bool] = self._keep
+        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._refused = False  # what the decoder holds is wanted by nobody yet, and the line is paused
+        self._receiving = False
+        self._waiter: anyio.Event | None = None  # of who receives
+        self._failure: Exception | None = None  # of `take`
+        self._out: list[bytes] = []  # frames under a cork
+        self._out_size = 0
+        self._closing: tuple[int, str] | None = None  # what we said
+        self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
+        self._lost = False
+        self._gone: anyio.Event | None = None  # set when the line is lost
+        self._pings = itertools.count(1)
+        self._pongs: dict[bytes, anyio.Event] = {}
+        self._pinged: float | None = None  # when the keepalive ping went out that is not answered yet
+        line.set_deadline(line.now() + PING_INTERVAL)
+
+    @property
+    def path(self) -> str:
+        """Path and query of the request that opened the connection."""
+        return self._path
+
+    # Receiving
+
+    async def recv(self) -> str | bytes:
+        """Return the next message; raise ``Closed`` at the end."""
+        self._begin_receiving()
+        try:
+            while not self._inbox:
+                if self._refused:
+                    self._go_on()
+                elif self._end is not None:
+                    raise Closed(*self._end)
+                else:
+                    await self._wait()
+        finally:
+            self._receiving = False
+        opcode, message = self._inbox.popleft()
+        if self._refused and len(self._inbox) <= MAX_WAITING // 4:
+            self._go_on()
+        return message.decode() if opcode == TEXT else message
+
+    async def feed(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
+        """Give every message to ``take`` in the very call that read it, until the connection ends.
+
+        A text message comes as its bytes, which are UTF-8.  ``take`` is not to wait.  When it returns False it has
+        taken that message and wants no more for now: reading stops, ``ready`` is awaited here, and reading goes on.
+        What ``take`` sends with ``send_nowait``, on any WebSocket of this event loop, leaves when all that came in one
+        read was given to it, in one write per socket.
+
+        Raises ``Closed`` at the end, and what ``take`` or ``ready`` raise.  After that, or when this is cancelled, the
+        next message is there for ``recv`` or another ``feed``.
+        """
+        self._begin_receiving()
+        try:
+            while self._inbox:
+                if not take(self._inbox.popleft()[1]):
+                    await ready()
+            self._take = take
+            if self._refused:
+                self._go_on()
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if self._refused:
+                    await ready()
+                    self._go_on()
+                elif self._end is not None:
+                    raise Closed(*self._end)
+                else:
+                    await self._wait()
+        finally:
+            self._take, self._failure, self._receiving = self._keep, None, False
+
+    def _begin_receiving(self) -> None:
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+
+    async def _wait(self) -> None:
+        self._waiter = anyio.Event()
+        try:
+            await self._waiter.wait()
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.set()
+
+    def _keep(self, message: bytes) -> bool:
+        self._inbox.append((self._decoder.opcode, message))
+        self._wake()
+        return len(self._inbox) < MAX_WAITING
+
+    def _go_on(self) -> None:
+        """Give on what the decoder still holds, and read again if it was taken."""
+        self._refused = False
+        self._deliver()
+        if not self._refused:
+            self._line.resume()
+
+    def received(self, data: bytes) -> None:
+        """Take what the line has read."""
+        self._decoder.feed(data)
+        if not self._refused:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        sockets: list[WebSocket] = []
+        outer, _cork.sockets = _cork.sockets, sockets
+        try:
+            while event := self._decoder.deliver(self._take):
+                if event <= BINARY:
+                    self._hold()
+                    break
+                self._take_control(event, self._decoder.payload)
+        except FrameError as error:
+            self._fail(error.code, str(error))
+        except Exception as error:
+            self._failure = error
+            self._hold()
+        finally:
+            _cork.sockets = outer
+            for socket in sockets:
+                socket._flush()
+        if self._lost and not self._refused and self._end is None:
+            self._end_by_loss()
+
+    def _hold(self) -> None:
+        self._refused = True
+        self._line.pause()
+        self._wake()
+
+    def _take_control(self, opcode: int, data: bytes) -> None:
+        if opcode == PING:
+            self._write(encode(PONG, data, self._masks))
+        elif opcode == PONG:
+            self._pinged = None
+            if data in self._pongs:
+                # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
+                for sent in list(self._pongs):
+                    self._pongs.pop(sent).set()
+                    if sent == data:
+                        break
+        elif self._closing is None:
+            code = int.from_bytes(data[:2], "big") if data else 1005  # the code that stands for none
+            self._write(encode(CLOSE, data, self._masks))
+            self._finish(code, data[2:].decode(), "peer")
+        else:
+            self._finish(*self._closing, "us")
+
+    # Sending
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a text message (str) or a binary one (bytes), waiting for room; raise ``Closed`` at the end."""
+        self._check()
+        self._write(encode(TEXT if isinstance(message, str) else BINARY, message, self._masks))
+        if self._line.full:
+            await self._line.drain()
+            if self._lost:
+                self._check()
+
+    def send_nowait(self, message: str | bytes) -> bool:
+        """Send a message if that needs no waiting, else return False."""
+        if self._line.full or self._closing is not None or self._end is not None:
+            return False
+        self._write(encode(TEXT if isinstance(message, str) else BINARY, message, self._masks))
+        return True
+
+    async def ping(self) -> None:
+        """Send a ping and wait for its pong: the peer has then read everything sent before."""
+        self._check()
+        data = next(self._pings).to_bytes(4, "big")
+        self._pongs[data] = pong = anyio.Event()
+        self._write(encode(PING, data, self._masks))
+        try:
+            await pong.wait()
+        finally:
+            answered = self._pongs.pop(data, None) is None
+        if not answered or self._end is not None:
+            self._check()
+
+    def _check(self) -> None:
+        if self._end is not None:
+            raise Closed(*self._end)
+        if self._closing is not None:
+            raise Closed(*self._closing, "us")
+
+    def _write(self, frame: bytes) -> None:
+        corked = _cork.sockets
+        if corked is None:
+            self._line.write(frame)
+            return
+        if not self._out:
+            corked.append(self)
+        self._out.append(frame)
+        self._out_size += len(frame)
+        if self._out_size > WRITE_LIMIT:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out:
+            frames, self._out, self._out_size = self._out, [], 0
+            self._line.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    # The end
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close with a handshake; no error if it is closed already.  Returns when the line is gone.
+
+        What the peer still sends is thrown away, unless somebody receives: behind messages that nobody takes, the
+        peer's answer would not be seen.
+        """
+        if self._lost:
+            return
+        if self._closing is None and self._end is None:
+            self._send_close(code, reason)
+            self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
+        if not self._receiving:
+            self._inbox.clear()
+            self._take = _throw_away
+            if self._refused:
+                self._go_on()
+        await self._wait_gone()
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the peer closes, ignoring what it still sends, and return how it did."""
+        try:
+            while True:
+                await self.recv()
+        except Closed as closed:
+            return closed
+
+    async def leave(self, code: int) -> None:
+        """Close at the end of a block: in peace with 1000, else quickly and whatever cancels; cut what does not end."""
+        peaceful = code == 1000
+        try:
+            with anyio.move_on_after(CLOSE_TIMEOUT if peaceful else ABORT_TIMEOUT, shield=not peaceful):
+                await self.close(code)
+        finally:
+            if not self._lost:
+                self._line.abort()
+                with anyio.CancelScope(shield=True):
+                    await self._wait_gone()
+
+    async def _wait_gone(self) -> None:
+        if not self._lost:
+            if self._gone is None:
+                self._gone = anyio.Event()
+            await self._gone.wait()
+
+    def _send_close(self, code: int, reason: str) -> None:
+        self._write(encode(CLOSE, code.to_bytes(2, "big") + reason.encode(), self._masks))
+        self._closing = code, reason
+
+    def _fail(self, code: int, reason: str) -> None:
+        if self._closing is None:
+            self._send_close(code, reason)
+        assert self._closing is not None
+        self._finish(*self._closing, "us")
+
+    def _finish(self, code: int, reason: str, by: Literal["us", "peer", "broken"]) -> None:
+        """The WebSocket is closed; what is left is the line's end."""
+        self._end = code, reason, by
+        if not self._masks:
+            self._flush()
+            self._line.end()
+        self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
+        self._wake_all()
+
+    def lost(self) -> None:
+        """The line has ended.  Messages that came before and were not wanted yet can still be had."""
+        self._lost = True
+        self._out.clear()
+        if self._end is None and not self._refused:
+            self._end_by_loss()
+        self._wake_all()
+        if self._gone is not None:
+            self._gone.set()
+
+    def _end_by_loss(self) -> None:
+        self._end = (*self._closing, "us") if self._closing is not None else (1006, "", "broken")
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._wake()
+        for pong in self._pongs.values():
+            pong.set()
+
+    def expired(self) -> None:
+        """The deadline has passed: ping the peer, give it up, or cut the line behind a close."""
+        now = self._line.now()
+        if self._closing is not None or self._end is not None:
+            self._line.abort()
+            return
+        if self._pinged is None:
+            self._write(encode(PING, b"", self._masks))
+            self._pinged = now
+        elif self._refused:
+            self._pinged = now  # we do not read: the pong may be here
+        elif now >= self._pinged + PING_TIMEOUT:
+            self._fail(1011, "keepalive ping timeout")
+            return
+        self._line.set_deadline(min(now + PING_INTERVAL, self._pinged + PING_TIMEOUT))
+
+
+def _throw_away(message: bytes) -> bool:
+    return True

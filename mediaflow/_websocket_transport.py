@@ -1,0 +1,259 @@
+"""The line of a WebSocket on asyncio: a protocol that the event loop calls with what it read.
+
+No task and no future stands between the loop and the WebSocket, and there is one timer per connection for all
+deadlines.  The opening handshake has a protocol of its own, so an open connection does not carry its leftovers along.
+TLS is the loop's; stock asyncio and uvloop both do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
+
+import anyio
+
+from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
+from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
+
+
+class TransportLine(asyncio.Protocol):
+    """An open connection."""
+
+    __slots__ = ("_due", "_loop", "_room", "_timer", "_transport", "full", "socket")
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, path: str, server: bool, max_message: int
+    ) -> None:
+        self._transport, self._loop = transport, loop
+        self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        self.full = False
+        self.socket = WebSocket(self, path, server=server, max_message=max_message)
+        transport.set_write_buffer_limits(high=WRITE_LIMIT)
+        transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.socket.received(data)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._let_go()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.full = False
+        self._let_go()
+        self.socket.lost()
+
+    def _let_go(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        """Write, now or as soon as it goes."""
+        self._transport.write(data)
+
+    def end(self) -> None:
+        """End our direction; a TLS connection closes as a whole."""
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the line."""
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def now(self) -> float:
+        """Return the loop's time."""
+        return self._loop.time()
+
+    def set_deadline(self, deadline: float) -> None:
+        """Call ``expired`` at that time."""
+        self._due = deadline
+        if self._timer is None or deadline < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._due:
+            self.set_deadline(self._due)
+        else:
+            self.socket.expired()
+
+    async def drain(self) -> None:
+        """Wait until the line is not full, or lost."""
+        while self.full:
+            if self._room is None or self._room.done():
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)  # others may wait for it too
+
+
+class _Opening(asyncio.Protocol):
+    """A connection up to its handshake."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def abort(self) -> None:
+        """Cut the line."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _ServerOpening(_Opening):
+    def __init__(self, admit: Admit, opened: Callable[[WebSocket], None], max_message: int, all: set[_Opening]) -> None:
+        super().__init__()
+        self._opening = ServerOpening(admit)
+        self._opened, self._max_message, self._all = opened, max_message, all
+        self._answered = False
+        self._timer = self._loop.call_later(OPEN_TIMEOUT, self.abort)
+        all.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answered and (outcome := self._opening.receive(data)) is not None:
+            self._answer(outcome)
+
+    def _answer(self, outcome: Outcome) -> None:
+        assert self._transport is not None
+        self._answered = True
+        self._transport.write(outcome.answer)
+        if outcome.status == 101:
+            self._leave()
+            line = TransportLine(self._transport, self._loop, outcome.path, True, self._max_message)
+            self._opened(line.socket)
+            if outcome.early:
+                line.data_received(outcome.early)
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()  # and read on: a socket closed with unread bytes resets the connection
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._all.discard(self)
+
+
+class _ClientOpening(_Opening):
+    def __init__(self, opening: ClientOpening, max_message: int) -> None:
+        super().__init__()
+        self._opening, self._max_message = opening, max_message
+        self.opened: asyncio.Future[WebSocket] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).write(self._opening.request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.opened.done():
+            return
+        assert self._transport is not None
+        try:
+            early = self._opening.receive(data)
+        except Exception as error:
+            self.opened.set_exception(error)
+            return
+        if early is not None:
+            line = TransportLine(self._transport, self._loop, self._opening.path, False, self._max_message)
+            self.opened.set_result(line.socket)
+            if early:
+                line.data_received(early)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionError("the connection was closed before the answer"))
+
+
+async def open_url(
+    url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+) -> AbstractAsyncContextManager[WebSocket]:
+    """Open a connection, to be closed by leaving the block; raises OSError, ``Refused`` or ``Unreachable``."""
+    uri = parse(url)
+    secure: dict[str, Any] = {}
+    if uri.secure:
+        secure = {"ssl": tls or ssl.create_default_context(), "server_hostname": uri.host}
+    opening = ClientOpening(uri, headers)
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_connection(
+        lambda: _ClientOpening(opening, max_message), uri.host, uri.port, **secure
+    )
+    try:
+        return _leaving(await protocol.opened)
+    except BaseException:
+        protocol.abort()
+        raise
+
+
+@asynccontextmanager
+async def _leaving(socket: WebSocket) -> AsyncIterator[WebSocket]:
+    code = 1001  # going away: the block was cancelled, or left by an exception
+    try:
+        yield socket
+        code = 1000
+    finally:
+        await socket.leave(code)
+
+
+async def serve(
+    run: Callable[[WebSocket], Coroutine[Any, Any, None]],
+    host: str,
+    port: int,
+    admit: Admit,
+    listening: Callable[[int], None],
+    tls: ssl.SSLContext | None,
+    max_message: int,
+) -> None:
+    """Take connections until cancelled, and give each to ``run`` in a task of its own."""
+    loop = asyncio.get_running_loop()
+    give, take = anyio.create_memory_object_stream[WebSocket](math.inf)
+    openings: set[_Opening] = set()
+    secure: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": OPEN_TIMEOUT}
+    with give, take:
+        server = await loop.create_server(
+            lambda: _ServerOpening(admit, give.send_nowait, max_message, openings), host, port, **secure
+        )
+        try:
+            async with anyio.create_task_group() as tasks:
+                listening(server.sockets[0].getsockname()[1])
+                try:
+                    async for socket in take:
+                        tasks.start_soon(run, socket)
+                finally:
+                    server.close()
+                    for opening in list(openings):
+                        opening.abort()
+                    while take.statistics().current_buffer_used:
+                        await take.receive_nowait().leave(1001)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await server.wait_closed()

@@ -1,0 +1,27 @@
+cimport cython
+
+from mediaflow.delivery.account cimport TrackAccount
+from mediaflow.delivery.edge cimport Edge
+
+cdef class LiveSession:
+    cdef readonly object stream, plan, finished, scope
+    cdef readonly double started
+    cdef readonly list edges
+    cdef public str error
+    cdef public dict settled
+    cdef public object reply
+    cdef readonly bint undelivered
+    cdef str _pipeline
+    cdef bint _broke, _sinks_done, _ending
+    cdef object _sink_failed, _amended, _ended, _format
+    cdef dict _tracks, _chains, _lost
+    cdef list _notes
+    cdef long long _notes_left_out, _sample_bytes
+
+    @cython.locals(account=TrackAccount, edge=Edge, size=Py_ssize_t)
+    cpdef bint push(self, data, str track=*) except *
+    cdef TrackAccount _account(self, str track)
+    @cython.locals(out=list)
+    cdef _carry(self, list chain, items)
+    @cython.locals(edge=Edge)
+    cdef _deliver(self, items)

@@ -1,0 +1,191 @@
+"""A call that is longer than a session of EkaScribe may be: one session hands over to the next.
+
+A model takes sessions of a certain length, which the service tells (``lite`` 10 minutes, ``pro`` an hour).  Before a
+session is full the next one is opened, and only when it can take audio the first is closed; that one then finishes,
+ends and is asked for its note in a task of its own, while the call goes on::
+
+    session 1   ▄▄▄▄▄▄▄▄▄▄▄▄▄┊▄▄▄▄▄ stop → close → end → note
+                             ┊soft ┊hard
+    session 2                open ─┴▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄ …
+
+It is done in a pause, so that no word is cut in two: from ``SOFT`` of the length on at the first ``SpeechEnded`` or
+``Cut``, or at once if nobody speaks.  Where there is no pause, or nothing in the pipeline tells of pauses, it is done
+at ``HARD``, wherever that is.  A sample is in one session or the other, never in both or none.
+
+Where the next session cannot be had the call stays with the one it has, which may take it all the same.
+
+``delivered`` goes up to the first sample that is in doubt: behind a session that has not confirmed all, what the next
+one holds is not counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer
+
+logger = logging.getLogger(__name__)
+
+SOFT, HARD = 0.9, 0.99
+"""Of the length of a session: where a pause is looked for, and where it is left at the latest.
+
+The rest is for what the service may count and we do not: the time from its creation to the first sample."""
+
+
+class Part:
+    """One session of a call; ``before`` is the id of the one before it."""
+
+    def __init__(self, number: int, before: str) -> None:
+        self.number, self.before = number, before
+        self.session_id = ""
+        self.outcome: Mapping[str, Any] = {}
+        self.failure: Exception | None = None
+        self.given = 0
+        """Samples that it was given."""
+        self.writer: Writer
+        self.opened, self.over = anyio.Event(), anyio.Event()
+        self._full = anyio.Event()
+
+    async def take(self, writer: Writer) -> None:
+        """Have the audio written to ``writer``; return when nothing more will come."""
+        self.writer = writer
+        self.opened.set()
+        await self._full.wait()
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        self._full.set()
+
+    async def run(self, carry: Callable[[Part], Awaitable[None]]) -> None:
+        """Do all of ``carry``, and keep what goes wrong in it."""
+        try:
+            await carry(self)
+        except Exception as error:  # raised again by the relay, where no task group wraps it
+            self.failure = error
+        finally:
+            self.opened.set()
+            self.over.set()
+
+
+class Relay(Writer):
+    """Writes a call to one session after the other; ``carry`` brings a part from its creation to its note."""
+
+    def __init__(self, carry: Callable[[Part], Awaitable[None]], format: AudioFormat, longest_s: float | None) -> None:
+        self._carry, self._longest_s = carry, longest_s
+        longest = float("inf") if longest_s is None else longest_s * format.sample_rate
+        self._soft, self._hard = longest * SOFT, max(longest * HARD // 1, 1)
+        self._limit = self._hard  # the soft one in a pause
+        self._parts: list[Part] = []
+        self._tasks: anyio.abc.TaskGroup
+
+    @property
+    def delivered(self) -> int:
+        delivered = 0
+        for part in self._parts:
+            delivered += part.writer.delivered
+            if part.writer.delivered < part.given:
+                break
+        return delivered
+
+    @property
+    def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """That of the only session; of several, all of them, and how the worst one stands."""
+        outcomes = [dict(part.outcome) for part in self._parts]
+        if len(outcomes) == 1:
+            return outcomes[0]
+        states = [outcome["status"] for outcome in outcomes]
+        return {"status": next((each for each in states if each != "completed"), "completed"), "sessions": outcomes}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the first session; leaving it normally returns when all sessions have their note."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                first = await self._open()
+                if first.failure is not None:
+                    raise first.failure
+                self._parts.append(first)
+                yield
+                self._parts[-1].close()
+                for part in self._parts:
+                    await part.over.wait()
+            except Exception as error:
+                failure = error
+                self._tasks.cancel_scope.cancel()
+        failures = [failure, *(part.failure for part in self._parts)]
+        for each in failures:
+            if each is not None:
+                raise each
+
+    def write_nowait(self, item: Item) -> bool:
+        part = self._parts[-1]
+        if not isinstance(item, AudioFrame):
+            self._listen(item)
+            return part.given < self._limit and part.writer.write_nowait(item)
+        samples = item.sample_count
+        if part.given + samples > self._limit or not part.writer.write_nowait(item):
+            return False
+        part.given += samples
+        return True
+
+    async def write(self, item: Item) -> None:
+        if isinstance(item, AudioFrame):
+            if self._parts[-1].given >= self._limit:
+                await self._hand_over()
+            while self._parts[-1].given + item.sample_count > self._hard:
+                head = int(self._hard) - self._parts[-1].given
+                if head:
+                    await self._write(item.replace(item.data[: head * item.format.sample_bytes]))
+                    rest = item.data[head * item.format.sample_bytes :]
+                    item = item.replace(rest, position=item.position + head)
+                await self._hand_over()
+            await self._write(item)
+        else:
+            self._listen(item)
+            await self._parts[-1].writer.write(item)
+            if self._parts[-1].given >= self._limit:
+                await self._hand_over()
+
+    async def _write(self, frame: AudioFrame) -> None:
+        part = self._parts[-1]
+        await part.writer.write(frame)
+        part.given += frame.sample_count
+
+    def _listen(self, item: Item) -> None:
+        if isinstance(item, SpeechEnded | Cut):
+            self._limit = self._soft
+        elif isinstance(item, SpeechStarted):
+            self._limit = self._hard
+
+    async def _open(self) -> Part:
+        last = self._parts[-1] if self._parts else None
+        part = Part(len(self._parts) + 1, last.session_id if last is not None else "")
+        self._tasks.start_soon(part.run, self._carry)
+        await part.opened.wait()
+        return part
+
+    async def _hand_over(self) -> None:
+        last, part = self._parts[-1], await self._open()
+        if part.failure is not None:
+            if not isinstance(part.failure, SinkError):
+                raise part.failure
+            self._soft = self._hard = self._limit = float("inf")
+            last.outcome = {**last.outcome, "longer_than_s": self._longest_s}
+            logger.warning(
+                "EkaScribe session %s gets longer than the %g s that its model takes, for another could not be had "
+                "(%s): what comes now may be missing in the note",
+                last.session_id,
+                self._longest_s,
+                part.failure.code,
+            )
+            return
+        self._parts.append(part)
+        last.close()
+        logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)

@@ -1,0 +1,276 @@
+"""Calls that are longer than a session may be: handed over with nothing lost, by every sink, with an exact ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import stamina
+from engine_kit import call, make_runner
+
+from mediaflow import (
+    AudioFormat,
+    AudioFrame,
+    Cut,
+    Item,
+    PathTemplate,
+    Secret,
+    Sink,
+    SinkError,
+    SpeechEnded,
+    SpeechStarted,
+    Stream,
+    Writer,
+)
+from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow_plugins._eka_relay import Part, Relay
+from mediaflow_plugins.sink_eka_json import EkaJson
+from mediaflow_plugins.sink_eka_raw import EkaRaw
+from mediaflow_plugins.sink_eka_upload import EkaUpload
+from mediaflow_plugins.source_eka_ingest import EkaIngest
+from mediaflow_plugins.transform_mix import Mix
+from mediaflow_plugins.transform_resample import Resample
+
+pytestmark = pytest.mark.anyio
+
+SECOND = bytes(range(250)) * 64
+"""A second at 8000 Hz."""
+
+LAST = 23760
+"""The first sample at 8000 Hz that a session of three seconds does not take: 99 % of it."""
+
+
+@pytest.fixture(autouse=True)
+def quick_retries() -> Iterator[None]:
+    """Try once."""
+    with stamina.set_testing(True, attempts=1):
+        yield
+
+
+@asynccontextmanager
+async def ingest(*quirks: str) -> AsyncIterator[tuple[RecordingEngine, str]]:
+    """Run a service that takes sessions of three seconds and no more, and fail after twenty."""
+    engine = RecordingEngine()
+    source = EkaIngest(listen="http://127.0.0.1:0", quirks=("short_sessions", *quirks))  # type: ignore[arg-type]
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.serve, engine)
+            yield engine, await engine.url()
+            tasks.cancel_scope.cancel()
+
+
+def make_sink(kind: str, url: str, folder: Path, results: str = "{session_id}", **options: object) -> Sink:
+    """Return a sink that goes to the service."""
+    options = {"results": PathTemplate(f"{folder}/{results}.json"), "token": Secret("t"), "poll_s": 0.001} | options
+    if kind == "upload":
+        options["chunk_s"] = 1
+    sinks: dict[str, Any] = {"raw": EkaRaw, "json": EkaJson, "upload": EkaUpload}
+    return sinks[kind](base_url=url, **options)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["raw", "json", "upload"])
+async def test_nothing_is_lost_at_the_seams(tmp_path: Path, kind: str) -> None:
+    """Ten seconds are four sessions; one behind the other they are the call, and each has its note in its file."""
+    rate = 16000 if kind == "raw" else 8000
+    async with ingest() as (engine, url):
+        sink = make_sink(kind, url, tmp_path / "notes")
+        pushes = [(SECOND * 10)[start : start + 320] for start in range(0, 160000, 320)]
+        runner = make_runner(tmp_path, call(*pushes), sink, transforms=[Mix(), Resample(rate=rate)])
+        await runner.run()
+        stored = [bytes(session.audio["inbound"]) for session in await engine.ended(4)]
+        assert "quirk-short_sessions" not in engine.counts
+    [ledger] = runner.accounts[0]["sinks"]
+    assert ledger["failure"] is None
+    assert ledger["received"] == ledger["delivered"] == 10 * rate
+    assert not ledger["dropped"] and not ledger["spooled"]
+    assert [len(audio) // 2 for audio in stored] == [LAST * rate // 8000] * 3 + [(80000 - 3 * LAST) * rate // 8000]
+    if rate == 8000:
+        assert b"".join(stored) == SECOND * 10
+    assert ledger["outcome"]["status"] == "completed"
+    sessions = ledger["outcome"]["sessions"]
+    notes = [json.loads(await anyio.Path(session["result"]).read_bytes()) for session in sessions]
+    assert [note["session_id"] for note in notes] == [session["session_id"] for session in sessions]
+    assert len(os.listdir(tmp_path / "notes")) == 4
+    assert notes[0]["additional_data"] == {"call_id": "c1"}
+    assert notes[2]["additional_data"] == {"call_id": "c1", "part": 3, "continues": sessions[1]["session_id"]}
+
+
+async def test_a_path_without_the_session_holds_several_notes(tmp_path: Path) -> None:
+    """The first has the name as it is, the next ones a number."""
+    async with ingest() as (_, url):
+        sink = make_sink("upload", url, tmp_path, results="{call_id}")
+        await write_all(sink, Stream("c1", PCM), frames(SECOND * 7, PCM))
+    assert sorted(os.listdir(tmp_path)) == ["c1-2.json", "c1-3.json", "c1.json"]
+
+
+async def test_an_early_session_that_fails_is_told_at_the_end(tmp_path: Path) -> None:
+    """The call goes on in the next one, and what the service could not make a note of is the sink's failure."""
+    async with ingest("result_failed") as (engine, url):
+        sink = make_sink("json", url, tmp_path)
+        runner = make_runner(tmp_path, call(*[SECOND] * 4), sink, transforms=[Mix()])
+        await runner.run()
+        assert sum(len(session.audio["inbound"]) for session in await engine.ended(2)) == 64000
+    [ledger] = runner.accounts[0]["sinks"]
+    assert ledger["failure"]["code"] == "result-failed"
+    assert ledger["delivered"] == 32000
+    assert [session["status"] for session in ledger["outcome"]["sessions"]] == ["failed", "failed"]
+
+
+# What follows has no service: it is about where a call is cut, and who gets what.
+
+PCM = AudioFormat("s16le", 8000)
+
+
+class Kept(Writer):
+    """Keeps what it is given and confirms what it is told to."""
+
+    def __init__(self, nowait: bool = True) -> None:
+        self.audio = bytearray()
+        self.confirmed: int | None = None
+        self._nowait = nowait
+
+    @property
+    def delivered(self) -> int:
+        return len(self.audio) // 2 if self.confirmed is None else self.confirmed
+
+    def write_nowait(self, item: Item) -> bool:
+        if self._nowait and isinstance(item, AudioFrame):
+            self.audio += item.data
+        return self._nowait
+
+    async def write(self, item: Item) -> None:
+        if isinstance(item, AudioFrame):
+            self.audio += item.data
+
+
+class Line:
+    """Sessions that are writers, numbered; those in ``refused`` cannot be had, those in ``fails`` end badly."""
+
+    def __init__(self, nowait: bool = True, refused: Sequence[int] = (), fails: Sequence[int] = ()) -> None:
+        self.writers: list[Kept] = []
+        self.ended: list[int] = []
+        self._nowait, self._refused, self._fails = nowait, refused, fails
+
+    async def carry(self, part: Part) -> None:
+        if part.number in self._refused:
+            raise SinkError("session-refused", "no more of them")
+        part.session_id, part.outcome = f"s{part.number}", {"status": "completed"}
+        self.writers.append(Kept(self._nowait))
+        await part.take(self.writers[-1])
+        self.ended.append(part.number)
+        if part.number in self._fails:
+            raise SinkError("end-refused", f"session {part.number}")
+
+    @asynccontextmanager
+    async def relay(self, longest_s: float | None = 3.0) -> AsyncIterator[Relay]:
+        relay = Relay(self.carry, PCM, longest_s)
+        async with relay.running():
+            yield relay
+
+    async def write(self, items: Sequence[Item], longest_s: float | None = 3.0) -> list[int]:
+        """Write ``items`` and return how many samples each session got."""
+        async with self.relay(longest_s) as relay:
+            for item in items:
+                if not relay.write_nowait(item):
+                    await relay.write(item)
+        assert relay.delivered == sum(len(writer.audio) for writer in self.writers) // 2
+        return [len(writer.audio) // 2 for writer in self.writers]
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+@pytest.mark.parametrize("cuts", [[], range(160, 56000, 160), range(7, 56000, 7777), [23759, 23760, 23761, 47520]])
+async def test_any_slicing_is_cut_in_the_same_places(cuts: Sequence[int], nowait: bool) -> None:
+    """Without pauses it is the 99 % of each session, also in the middle of a frame."""
+    line = Line(nowait)
+    assert await line.write(frames(SECOND * 7, PCM, cuts)) == [LAST, LAST, 56000 - 2 * LAST]
+    assert b"".join(writer.audio for writer in line.writers) == SECOND * 7
+    assert sorted(line.ended) == [1, 2, 3]
+
+
+def told(seconds: float, *events: tuple[float, type[Cut | SpeechEnded | SpeechStarted]]) -> list[Item]:
+    """Return audio in frames of 20 ms with events between them, each at its second."""
+    items: list[Item] = [*frames(SECOND * int(seconds), PCM, range(160, int(seconds) * 8000, 160))]
+    for at, event in sorted(events, key=lambda each: each[0], reverse=True):
+        items.insert(round(at * 50), event("inbound", at))
+    return items
+
+
+@pytest.mark.parametrize(
+    ("events", "seam"),
+    [
+        ([(1.0, SpeechStarted), (2.8, SpeechEnded)], 2.8),  # the first pause in the last tenth
+        ([(1.0, SpeechEnded)], 2.7),  # nobody speaks when it begins
+        ([(1.0, SpeechEnded), (1.5, SpeechStarted)], 2.97),  # a pause that is over
+        ([(1.0, SpeechStarted), (2.8, Cut)], 2.8),  # where speech_chunks cuts there is a pause
+        ([(2.6, SpeechEnded), (2.65, SpeechStarted), (2.75, SpeechEnded), (2.8, SpeechStarted)], 2.76),
+    ],
+)
+@pytest.mark.parametrize("nowait", [True, False])
+async def test_the_seam_is_in_a_pause(
+    events: list[tuple[float, type[Cut | SpeechEnded | SpeechStarted]]], seam: float, nowait: bool
+) -> None:
+    """From nine tenths on, as soon as nobody speaks; frames are not cut for it."""
+    sizes = await Line(nowait).write(told(4, *events))
+    assert sizes == [round(seam * 8000), 32000 - round(seam * 8000)]
+
+
+async def test_a_service_that_says_nothing_has_one_session() -> None:
+    """However long the call is."""
+    assert await Line().write(told(9), longest_s=None) == [72000]
+
+
+async def test_where_no_other_session_can_be_had_the_call_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """It is tried once; the log and the outcome say that the session is longer than it may be."""
+    line = Line(refused=[2, 3])
+    async with line.relay() as relay:
+        for item in told(9):
+            if not relay.write_nowait(item):
+                await relay.write(item)
+    assert [len(writer.audio) // 2 for writer in line.writers] == [72000]
+    assert relay.outcome == {"status": "completed", "longer_than_s": 3.0}
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "session-refused" in caplog.text
+
+
+async def test_what_is_in_doubt_ends_what_is_delivered() -> None:
+    """A later session does not count while one before it has not confirmed all."""
+    line = Line()
+    async with line.relay() as relay:
+        for item in told(4):
+            if not relay.write_nowait(item):
+                await relay.write(item)
+        first, second = line.writers
+        first.confirmed = 100
+        assert (relay.delivered, second.delivered) == (100, 32000 - LAST)
+        first.confirmed = LAST
+        assert relay.delivered == 32000
+
+
+async def test_the_first_failure_is_raised_when_all_are_over() -> None:
+    """The call is carried to its end all the same."""
+    line = Line(fails=[1, 2])
+    with pytest.raises(SinkError, match="session 1"):
+        await line.write(told(4))
+    assert sorted(line.ended) == [1, 2]
+
+
+async def test_a_first_session_that_cannot_be_had_is_the_failure() -> None:
+    """There is nothing to stay in."""
+    with pytest.raises(SinkError, match="no more"):
+        await Line(refused=[1]).write(told(1))
+
+
+async def test_leaving_by_an_exception_ends_every_session() -> None:
+    """It comes out as it is, and no part is left running."""
+    line = Line()
+    with pytest.raises(ZeroDivisionError):
+        async with line.relay() as relay:
+            await relay.write(frames(SECOND * 4, PCM)[0])
+            raise ZeroDivisionError
+    assert line.ended in ([], [1])
