@@ -3,18 +3,21 @@
 # make check   lint, types, layers
 # make bench   the compiled core beside its peers; make bench-load: how many calls one core carries (half an hour)
 # make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
+# make fuzz    look for WebSocket bytes that the core misreads (FUZZ_S=600: for so many seconds)
+# make autobahn   our WebSockets against Autobahn|Testsuite, which needs a Python 2.7
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
 
 PYTHON ?= python3
 SPEED ?= 1
+FUZZ_S ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
 SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm
 
-.PHONY: demo test check bench bench-load pipecat debug sanitize system peers others clean
+.PHONY: demo test check bench bench-load pipecat debug sanitize fuzz autobahn system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -24,6 +27,8 @@ test: system check peers
 	$(BIN)/pytest -q -n auto -m 'not slow'
 	$(BIN)/pytest -m slow
 	$(MAKE) debug sanitize
+	$(MAKE) fuzz FUZZ_S=20
+	$(MAKE) autobahn
 	$(MAKE) others
 
 check: $(VENV)/.development
@@ -46,7 +51,7 @@ bench-load: $(VENV)/.development system peers
 	$(BIN)/mediaflow bench load
 
 # The compiled core once more, in a place of its own, and its tests on that.
-CORE_TESTS := tests/dsp -q -m 'not slow' -p no:cacheprovider --deselect tests/dsp/test_levels.py
+CORE_TESTS := tests/dsp tests/wire -q -m 'not slow' -p no:cacheprovider --deselect tests/dsp/test_levels.py
 
 debug: $(VENV)/.development
 	MEDIAFLOW_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib --build-temp build/debug/tmp
@@ -57,6 +62,25 @@ sanitize: $(VENV)/.development
 	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  $(BIN)/python -P -m pytest $(CORE_TESTS) --deselect tests/dsp/test_chain.py::test_a_stage_from_outside
+
+# What is found worth keeping stays in build/fuzz, and so does an input that is misread.
+fuzz: $(VENV)/.development
+	@if $(BIN)/python -m pip install -q --only-binary :all: --group fuzz; then \
+	  mkdir -p build/fuzz/frames && \
+	  PYTHONPATH=tests $(BIN)/python tests/wire/fuzz_frames.py build/fuzz/frames \
+	    -artifact_prefix=build/fuzz/ -max_total_time=$(FUZZ_S) -max_len=600; \
+	else echo "no atheris for this Python: not fuzzed"; fi
+
+PYTHON2 := $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7.*/bin/python) $(shell command -v python2.7))
+
+autobahn: $(VENV)/.development
+	@if [ -z "$(PYTHON2)" ]; then echo "no Python 2.7 here: not tried against Autobahn|Testsuite"; \
+	else $(MAKE) build/autobahn/bin/wstest && $(BIN)/python tests/autobahn.py build/autobahn/bin/wstest; fi
+
+build/autobahn/bin/wstest:
+	$(PYTHON2) -m pip install -q --target build/virtualenv 'virtualenv<20.16'
+	PYTHONPATH=build/virtualenv $(PYTHON2) -m virtualenv -q build/autobahn
+	build/autobahn/bin/pip install -q autobahntestsuite
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -87,7 +87,8 @@ class Line(Protocol):
     """What carries the bytes of one connection.  It calls ``received``, ``expired`` and ``lost`` of its WebSocket."""
 
     full: bool
-    """True while more than WRITE_LIMIT bytes wait to be written."""
+    """True while more than WRITE_LIMIT bytes wait to be written, and where nothing can be any more but ``lost`` was not
+    called yet."""
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
@@ -114,42 +115,28 @@ class Line(Protocol):
         """Wait until the line is not full, or lost."""
 
 
-class _Cork(threading.local):
+class _Cork:
     """The sockets with frames to be written when the read that is being looked at is done; None outside of one."""
 
-    sockets: list[WebSocket] | None = None
+    def __init__(self) -> None:
+        self.sockets: list[WebSocket] | None = None
 
 
-_cork = _Cork()
+class _Thread(threading.local):
+    """One cork for all connections of an event loop; each keeps it, since looking here takes 50 ns."""
+
+    def __init__(self) -> None:
+        self.cork = _Cork()
+
+
+_thread = _Thread()
 
 
 class WebSocket:
     """An open connection.  One task may receive while another sends."""
 
-    __slots__ = (
-        "_closing",
-        "_decoder",
-        "_end",
-        "_failure",
-        "_gone",
-        "_inbox",
-        "_line",
-        "_lost",
-        "_masks",
-        "_out",
-        "_out_size",
-        "_path",
-        "_pinged",
-        "_pings",
-        "_pongs",
-        "_receiving",
-        "_refused",
-        "_take",
-        "_waiter",
-    )
-
     def __init__(self, line: Line, path: str, *, server: bool, max_message: int) -> None:
-        self._line, self._path = line, path
+        self._line, self._path, self._cork = line, path, _thread.cork
         self._masks = not server
         self._decoder = Decoder(server, max_message)
         self._take: Callable[[bytes], bool] = self._keep
@@ -254,15 +241,16 @@ class WebSocket:
         if not self._refused:
             self._line.resume()
 
-    def received(self, data: bytes) -> None:
-        """Take what the line has read."""
-        self._decoder.feed(data)
+    def received(self, data: bytes | memoryview, size: int = -1) -> None:
+        """Take what the line has read: bytes, or the first ``size`` bytes of a buffer that it uses again."""
+        self._decoder.feed(data, size)
         if not self._refused:
             self._deliver()
 
     def _deliver(self) -> None:
+        cork = self._cork
         sockets: list[WebSocket] = []
-        outer, _cork.sockets = _cork.sockets, sockets
+        outer, cork.sockets = cork.sockets, sockets
         try:
             while event := self._decoder.deliver(self._take):
                 if event <= BINARY:
@@ -275,7 +263,7 @@ class WebSocket:
             self._failure = error
             self._hold()
         finally:
-            _cork.sockets = outer
+            cork.sockets = outer
             for socket in sockets:
                 socket._flush()
         if self._lost and not self._refused and self._end is None:
@@ -317,7 +305,7 @@ class WebSocket:
 
     def send_nowait(self, message: str | bytes) -> bool:
         """Send a message if that needs no waiting, else return False."""
-        if self._line.full or self._closing is not None or self._end is not None:
+        if self._line.full or self._lost or self._closing is not None or self._end is not None:
             return False
         self._write(encode(TEXT if isinstance(message, str) else BINARY, message, self._masks))
         return True
@@ -338,11 +326,15 @@ class WebSocket:
     def _check(self) -> None:
         if self._end is not None:
             raise Closed(*self._end)
-        if self._closing is not None:
-            raise Closed(*self._closing, "us")
+        if self._closing is not None or self._lost:
+            raise Closed(*self._own_end())
+
+    def _own_end(self) -> tuple[int, str, Literal["us", "peer", "broken"]]:
+        """Return how it ends if the peer says nothing more."""
+        return (1006, "", "broken") if self._closing is None else (*self._closing, "us")
 
     def _write(self, frame: bytes) -> None:
-        corked = _cork.sockets
+        corked = self._cork.sockets
         if corked is None:
             self._line.write(frame)
             return
@@ -434,7 +426,7 @@ class WebSocket:
             self._gone.set()
 
     def _end_by_loss(self) -> None:
-        self._end = (*self._closing, "us") if self._closing is not None else (1006, "", "broken")
+        self._end = self._own_end()
         self._wake_all()
 
     def _wake_all(self) -> None:

@@ -40,7 +40,7 @@ class StreamLine:
         self._waiting = 0  # bytes of it, and of what is being written
         self._room: anyio.Event | None = None
         self._resumed: anyio.Event | None = None
-        self._ending = self._aborted = False
+        self._ending = self._aborted = self._broken = False
         self.full = False
         self.socket = WebSocket(self, path, server=server, max_message=max_message)
 
@@ -93,7 +93,7 @@ class StreamLine:
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
-        if self._aborted or self._ending:
+        if self._aborted or self._ending or self._broken:
             return
         if self._raw is not None and self._writer is None:
             try:
@@ -101,7 +101,8 @@ class StreamLine:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return  # the reading task will see it
+                self._break()
+                return
             if sent == len(data):
                 return
             data = data[sent:]
@@ -131,7 +132,7 @@ class StreamLine:
             except NotImplementedError:  # a TLS stream cannot end one direction only
                 self.abort()
             except LOST:
-                pass  # the reading task will see it
+                self._break()
         self._writer = None
         self._let_go()
 
@@ -147,6 +148,12 @@ class StreamLine:
             except BlockingIOError:
                 continue
 
+    def _break(self) -> None:
+        # The reading task may find more to read, and then the end; one that is paused finds nothing.
+        self._broken = self.full = True
+        if self._resumed is not None:
+            self.abort()
+
     def end(self) -> None:
         """End our direction behind what is written; a TLS connection is cut instead."""
         if not self._ending:
@@ -161,7 +168,9 @@ class StreamLine:
 
     def pause(self) -> None:
         """Stop reading."""
-        if self._resumed is None:
+        if self._broken:
+            self.abort()
+        elif self._resumed is None:
             self._resumed = anyio.Event()
 
     def resume(self) -> None:

@@ -125,12 +125,12 @@ class Engine(Protocol):
     """The running pipeline, as a source sees it."""
 
     @property
-    def replies(self) -> bool:
-        """True if the pipeline has a reply: each call should be one that can be spoken to, and be offered a speaker."""
-
-    @property
     def state(self) -> Path | None:
         """The folder for what has to outlive the process; None where nothing is to be kept."""
+
+    @property
+    def replies(self) -> bool:
+        """True if the pipeline has a reply: each call should be one that can be spoken to, and be offered a speaker."""
 
     def open(self, stream: Stream) -> AbstractAsyncContextManager[Session]:
         """Open a call.
@@ -241,8 +241,22 @@ class Joiner(Component, frozen=True):
         """
 
 
+class Note(Protocol):
+    """Puts on record that something happened; see ``Session.note``."""
+
+    def __call__(self, name: str, /, **facts: str | int | float) -> None: ...
+
+
+def _unheard(name: str, /, **facts: str | int | float) -> None:
+    """Nobody keeps a record where a writer is used by itself."""
+
+
 class Writer(ABC):
     """The running part of a sink, for one stream."""
+
+    note: Note = staticmethod(_unheard)
+    """What ``Session.note`` is to a source: call it to put on record what the other side has said of the stream.  The
+    engine sets it once it has opened the writer."""
 
     outcome: Mapping[str, Any] = {}
     """What became of the audio (a path, a session id, a status), for the ledger and for people."""

@@ -55,5 +55,10 @@ def sink_failed(pipeline: str, stream: Stream, sink: str, code: str) -> None:
 
 
 @hookspec
+def noted(pipeline: str, stream: Stream, name: str, facts: Mapping[str, str | int | float]) -> None:
+    """A source or a sink put on record what happened to a call, as it stands in the account under ``events``."""
+
+
+@hookspec
 def counted(pipeline: str, name: str, number: int) -> None:
     """Something that belongs to no call was counted (``refused-token``)."""

@@ -72,8 +72,10 @@ class Reply(NamedTuple):
 class Client:
     """Requests to one server; get one from ``connect``."""
 
-    def __init__(self, client: httpx.AsyncClient, wait: Callable[[Reply], float | None]) -> None:
-        self._client, self._wait = client, wait
+    def __init__(
+        self, client: httpx.AsyncClient, wait: Callable[[Reply], float | None], attempts: int = ATTEMPTS
+    ) -> None:
+        self._client, self._wait, self._attempts = client, wait, attempts
 
     async def request(
         self,
@@ -94,7 +96,7 @@ class Client:
         try:
             async for attempt in stamina.retry_context(
                 on=_pause_if_not_sent if once else _pause,
-                attempts=tries,
+                attempts=min(tries, self._attempts),
                 timeout=RETRIES_S,
                 wait_initial=0.25,
                 wait_max=8.0,
@@ -142,6 +144,7 @@ async def connect(
     timeout_s: float = 30.0,
     tls: ssl.SSLContext | None = None,
     wait: Callable[[Reply], float | None] = retry_after,
+    attempts: int = ATTEMPTS,
 ) -> AsyncIterator[Client]:
     """Give a client for the server at ``base_url``; each step of a request may take ``timeout_s``.
 
@@ -153,7 +156,7 @@ async def connect(
     async with httpx.AsyncClient(
         base_url=base_url, timeout=timeout_s, verify=verify, trust_env=False, headers={"User-Agent": "mediaflow"}
     ) as client:
-        yield Client(client, wait)
+        yield Client(client, wait, attempts)
 
 
 @cache

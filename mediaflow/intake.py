@@ -42,8 +42,8 @@ class Intake:
         self.due = float("inf")
         """When the next message is to be told to ``moved``, which returns when to do so again; by ``monotonic``."""
         self.moved: Callable[[float], float] = lambda now: float("inf")
-        self.answered: Callable[[Played | Cleared], None] = lambda message: None
-        """Is told the carrier's answers to what is spoken into the call."""
+        self.answered: Callable[[Played | Cleared], None] = lambda answer: None
+        """Is given what the carrier answers to what was played into the call."""
         format = start.format
         self._call, self._dialect, self._format = call, start.dialect, format
         self._sample_bytes = format.sample_bytes

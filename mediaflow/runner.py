@@ -125,7 +125,12 @@ class Runner:
         try:
             plan = graph.plan(self.pipeline, stream.format, stream.tracks)
             session = LiveSession(
-                self.pipeline, plan, stream, lambda edge: self._sink_failed(session, edge), self._amended.append
+                self.pipeline,
+                plan,
+                stream,
+                sink_failed=lambda edge: self._sink_failed(session, edge),
+                noted=lambda name, facts: self._tell("noted", stream=stream, name=name, facts=facts),
+                amended=self._amended.append,
             )
         except FormatError:
             self.count("refused-format")

@@ -12,8 +12,10 @@ cdef class LiveSession:
     cdef public object reply
     cdef readonly bint undelivered
     cdef str _pipeline
-    cdef bint _broke, _sinks_done, _ending
-    cdef object _sink_failed, _amended, _ended, _format
+    cdef readonly bint broke
+    cdef public object reply
+    cdef bint _sinks_done, _ending
+    cdef object _sink_failed, _amended, _noted, _ended, _format
     cdef dict _tracks, _chains, _lost
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes
@@ -25,3 +27,4 @@ cdef class LiveSession:
     cdef _carry(self, list chain, items)
     @cython.locals(edge=Edge)
     cdef _deliver(self, items)
+    cdef _hear(self, event)

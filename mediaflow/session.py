@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ NOBODY = "every sink has failed"
 NOTES = 200
 """How many notes an account holds: of a call that never settles the first ones tell most; more are only counted."""
 
+Facts = Mapping[str, str | int | float]
+"""What a note holds."""
+
 _CONCEAL_MS = 1000
 """Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
 
@@ -46,7 +49,8 @@ class LiveSession:
         plan: Plan,
         stream: Stream,
         sink_failed: Callable[[Edge], None],
-        amended: Callable[[dict[str, Any]], None],
+        noted: Callable[[str, Facts], None] = lambda name, facts: None,
+        amended: Callable[[dict[str, Any]], None] = lambda account: None,
     ) -> None:
         self.stream, self.plan = stream, plan
         self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
@@ -65,7 +69,7 @@ class LiveSession:
         """What is played into the call, where its pipeline has a reply."""
         self._broke = False
         self._sinks_done = False
-        self._sink_failed, self._amended = sink_failed, amended
+        self._sink_failed, self._noted, self._amended = sink_failed, noted, amended
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
@@ -82,6 +86,7 @@ class LiveSession:
                 plan.output_tracks,
                 SinkAccount(plan.output, plan.path),
                 self._failed,
+                self.note,
             )
             for index, sink in enumerate(pipeline.sinks)
         ]
@@ -155,6 +160,7 @@ class LiveSession:
         if self.settled is not None:
             self.settled |= self._events()
             self._amended(self.settled)
+        self._noted(name, facts)
 
     # What the runner calls.
 

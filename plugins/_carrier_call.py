@@ -153,8 +153,6 @@ class Call:
                 self._note = session.note
                 self._intake = intake = Intake(self.id, self._start, session, self._order(), self._engine)
                 intake.moved = self._moved
-                if self._engine.replies:
-                    session.offer(None if self._line is None else TalkBack(line=self._line))
                 if self._line is not None:
                     intake.answered = self._line.answer
                 logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))

@@ -49,12 +49,16 @@ from mediaflow.ordered_session import Order
 from mediaflow.websocket import Address, Answer, Closed, WebSocket
 
 from ._carrier_call import NORMAL, UNSUPPORTED, Call, Link
+from ._health import Health, ask, unchecked
 from ._talk_back import TalkBack
 
 logger = logging.getLogger(__name__)
 
 EARLY_MESSAGES = 200
 """Media messages kept while ``start`` has not come: two seconds of two tracks."""
+
+PATIENCE_S = 1.0
+"""How long who has our port may take to say that it is one of us."""
 
 AFTER_STOP_S = 1.0
 """How long a socket stays open behind ``stop``, for the carrier to close it."""
@@ -82,6 +86,7 @@ class CarrierSource(Source, frozen=True):
     """What the sources of carriers share: the options and the server."""
 
     emits = (Dtmf, Gap, WireAlarm)
+
     listens = True
     speaker = TalkBack()
 
@@ -115,7 +120,15 @@ class CarrierSource(Source, frozen=True):
             await listener.aclose()
             yield Finding(True, f"{place} is free to listen at")
         except OSError as error:
-            yield Finding(False, f"cannot listen at {place}: {error}", "stop what listens there, or change listen")
+            # Over TLS it is not asked: what does not speak it would leave a handshake hanging.
+            plain = address.scheme == "ws"
+            here = address._replace(scheme="http", path="").url(address.port)
+            health = await ask(here, unchecked(), PATIENCE_S) if plain else Health()
+            if health.calls is not None:
+                text = f"a pipeline takes calls at {place} already, {health.calls} at the moment"
+                yield Finding(None, text, "change listen, unless it is this pipeline that runs")
+            else:
+                yield Finding(False, f"cannot listen at {place}: {error}", "stop what listens there, or change listen")
         if address.scheme == "wss":
             try:
                 tls.server_context(self.certificate, self.key)

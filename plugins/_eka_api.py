@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -18,6 +19,8 @@ from mediaflow.httpd import Request, Response
 from . import _eka_chunks as eka_chunks, _eka_quirks as eka_quirks, _eka_sessions as eka_sessions
 from ._eka_tokens import Tokens
 from ._eka_webhooks import Subscription, Webhooks
+
+logger = logging.getLogger(__name__)
 
 MAX_JSON = 1 << 20
 """Bytes of a body that is not audio."""
@@ -77,10 +80,12 @@ class Api:
         """Note that all audio of a session is through the pipeline."""
         self._uploads.pop(session.id, None)
         self.sessions.streamed(session)
+        logger.info("session %s: its audio is stored", session.id)
         self._settle(session)
 
     def _settle(self, session: eka_sessions.Session) -> None:
         if session.status == "completed":
+            logger.info("session %s: completed", session.id)
             self._webhooks.emit(COMPLETED, session.id)
 
     async def _route(self, request: Request) -> tuple[int, object]:
@@ -176,6 +181,7 @@ class Api:
             if wanted.session_id is not None and self.sessions.get(wanted.session_id) is not None:
                 raise Fault(409, "invalid_request", "There is a session of this id.", field="session_id")
             raise Fault(503, "service_unavailable", "There are too many sessions.")
+        logger.info("session %s: created", session.id)
         if wanted.upload_type == "chunked":
             return 201, session.created_body(f"{self.public_url}{PREFIX}/sessions/{session.id}/audio")
         base = "ws" + self.public_url.removeprefix("http")
@@ -260,6 +266,7 @@ class Api:
             self._engine.count("quirk-loses_end")
         else:
             self.sessions.end(session)
+            logger.info("session %s: ended by its client", session.id)
             self._settle(session)
         return 202, session.ended_body()
 

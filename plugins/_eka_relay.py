@@ -12,7 +12,8 @@ It is done in a pause, so that no word is cut in two: from ``SOFT`` of the lengt
 ``Cut``, or at once if nobody speaks.  Where there is no pause, or nothing in the pipeline tells of pauses, it is done
 at ``HARD``, wherever that is.  A sample is in one session or the other, never in both or none.
 
-Where the next session cannot be had the call stays with the one it has, which may take it all the same.
+While the next session is opened the call's audio waits in front of the sink.  Where it cannot be had, or not within
+``OPEN_S``, the call stays with the session it has, which may take it all the same.
 
 ``delivered`` goes up to the first sample that is in doubt: behind a session that has not confirmed all, what the next
 one holds is not counted.
@@ -37,6 +38,9 @@ SOFT, HARD = 0.9, 0.99
 
 The rest is for what the service may count and we do not: the time from its creation to the first sample."""
 
+OPEN_S = 15.0
+"""How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
+
 
 class Part:
     """One session of a call; ``before`` is the id of the one before it."""
@@ -47,8 +51,9 @@ class Part:
         self.outcome: Mapping[str, Any] = {}
         self.failure: Exception | None = None
         self.given = 0
-        """Samples that it was given."""
+        """Samples that it was given, once it is closed."""
         self.writer: Writer
+        self.scope = anyio.CancelScope()
         self.opened, self.over = anyio.Event(), anyio.Event()
         self._full = anyio.Event()
 
@@ -65,7 +70,8 @@ class Part:
     async def run(self, carry: Callable[[Part], Awaitable[None]]) -> None:
         """Do all of ``carry``, and keep what goes wrong in it."""
         try:
-            await carry(self)
+            with self.scope:
+                await carry(self)
         except Exception as error:  # raised again by the relay, where no task group wraps it
             self.failure = error
         finally:
@@ -79,8 +85,12 @@ class Relay(Writer):
     def __init__(self, carry: Callable[[Part], Awaitable[None]], format: AudioFormat, longest_s: float | None) -> None:
         self._carry, self._longest_s = carry, longest_s
         longest = float("inf") if longest_s is None else longest_s * format.sample_rate
-        self._soft, self._hard = longest * SOFT, max(longest * HARD // 1, 1)
+        # In bytes of the session that is written to, since that is what a frame knows without computing.
+        self._size = format.sample_bytes
+        self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
         self._limit = self._hard  # the soft one in a pause
+        self._given = 0
+        self._writer: Writer
         self._parts: list[Part] = []
         self._tasks: anyio.abc.TaskGroup
 
@@ -90,7 +100,7 @@ class Relay(Writer):
         for part in self._parts:
             delivered += part.writer.delivered
             if part.writer.delivered < part.given:
-                break
+                break  # never the last one, whose figure is still open
         return delivered
 
     @property
@@ -108,10 +118,11 @@ class Relay(Writer):
         failure: Exception | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
-                first = await self._open()
+                first = self._start()
+                await first.opened.wait()
                 if first.failure is not None:
                     raise first.failure
-                self._parts.append(first)
+                self._go_on_with(first)
                 yield
                 self._parts[-1].close()
                 for part in self._parts:
@@ -125,38 +136,35 @@ class Relay(Writer):
                 raise each
 
     def write_nowait(self, item: Item) -> bool:
-        part = self._parts[-1]
-        if not isinstance(item, AudioFrame):
-            self._listen(item)
-            return part.given < self._limit and part.writer.write_nowait(item)
-        samples = item.sample_count
-        if part.given + samples > self._limit or not part.writer.write_nowait(item):
-            return False
-        part.given += samples
-        return True
+        if isinstance(item, AudioFrame):
+            given = self._given + len(item.data)
+            if given > self._limit or not self._writer.write_nowait(item):
+                return False
+            self._given = given
+            return True
+        self._listen(item)
+        return self._given < self._limit and self._writer.write_nowait(item)
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            if self._parts[-1].given >= self._limit:
+            if self._given >= self._limit:
                 await self._hand_over()
-            while self._parts[-1].given + item.sample_count > self._hard:
-                head = int(self._hard) - self._parts[-1].given
+            while self._given + len(item.data) > self._hard:
+                head = int(self._hard) - self._given
                 if head:
-                    await self._write(item.replace(item.data[: head * item.format.sample_bytes]))
-                    rest = item.data[head * item.format.sample_bytes :]
-                    item = item.replace(rest, position=item.position + head)
+                    await self._write(item.replace(item.data[:head]))
+                    item = item.replace(item.data[head:], position=item.position + head // self._size)
                 await self._hand_over()
             await self._write(item)
         else:
             self._listen(item)
-            await self._parts[-1].writer.write(item)
-            if self._parts[-1].given >= self._limit:
+            await self._writer.write(item)
+            if self._given >= self._limit:
                 await self._hand_over()
 
     async def _write(self, frame: AudioFrame) -> None:
-        part = self._parts[-1]
-        await part.writer.write(frame)
-        part.given += frame.sample_count
+        await self._writer.write(frame)
+        self._given += len(frame.data)
 
     def _listen(self, item: Item) -> None:
         if isinstance(item, SpeechEnded | Cut):
@@ -164,15 +172,23 @@ class Relay(Writer):
         elif isinstance(item, SpeechStarted):
             self._limit = self._hard
 
-    async def _open(self) -> Part:
+    def _start(self) -> Part:
         last = self._parts[-1] if self._parts else None
         part = Part(len(self._parts) + 1, last.session_id if last is not None else "")
         self._tasks.start_soon(part.run, self._carry)
-        await part.opened.wait()
         return part
 
+    def _go_on_with(self, part: Part) -> None:
+        self._parts.append(part)
+        self._writer, self._given = part.writer, 0
+
     async def _hand_over(self) -> None:
-        last, part = self._parts[-1], await self._open()
+        last, part = self._parts[-1], self._start()
+        with anyio.move_on_after(OPEN_S):
+            await part.opened.wait()
+        if not part.opened.is_set():
+            part.scope.cancel()
+            part.failure = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         if part.failure is not None:
             if not isinstance(part.failure, SinkError):
                 raise part.failure
@@ -186,6 +202,7 @@ class Relay(Writer):
                 part.failure.code,
             )
             return
-        self._parts.append(part)
+        last.given = self._given // self._size
+        self._go_on_with(part)
         last.close()
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)

@@ -17,21 +17,18 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import anyio
-import msgspec
 from anyio.streams.tls import TLSAttribute
 
-from mediaflow import Finding, SourceError, WireError, control, http
+from mediaflow import Finding, SourceError, control, http
 from mediaflow.websocket import Address
+
+from ._health import ask, unchecked
 
 PATIENCE_S = 4.0
 """How long each answer may take."""
 
 RENEWED_DAYS = 20
 """Certificates of 90 days are renewed when 30 are left; one with fewer than this is not being renewed."""
-
-
-class _Health(msgspec.Struct):
-    instance: str = ""
 
 
 async def examine(public_url: str, address: Address, certificate: control.Certificate | None) -> list[Finding]:
@@ -87,24 +84,22 @@ async def _connect(host: str, port: int, secure: bool) -> Finding:
 async def _identify(public_url: str, address: Address, ours: str) -> Finding:
     """Compare who answers at the public address with who answers here."""
     at = f"{public_url}/healthz"
-    status, theirs = await _instance(public_url, http.default_tls())
-    if theirs == ours:
+    health = await ask(public_url, http.default_tls(), PATIENCE_S)
+    if health.instance == ours:
         return Finding(True, f"{at} leads to us")
-    if theirs:
+    if health.instance:
         return Finding(False, f"{at} leads to another mediaflow", "see where the proxy leads it")
-    said = f"HTTP {status}" if status else "nothing"
+    said = f"HTTP {health.status}" if health.status else "nothing"
     return Finding(False, f"{at} does not lead to us: it says {said}", f"lead it to {address.host}:{address.port}")
 
 
 @asynccontextmanager
 async def _answering(address: Address, certificate: control.Certificate | None) -> AsyncIterator[str]:
     """Give the instance that answers at ``address``; if nobody does, answer there."""
-    unchecked = ssl.create_default_context()
-    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE  # its name is the public one, not this
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
-    _, running = await _instance(address._replace(host=host).url(address.port), unchecked)
-    if running:
-        yield running
+    health = await ask(address._replace(host=host).url(address.port), unchecked(), PATIENCE_S)
+    if health.instance:
+        yield health.instance
         return
     failure: SourceError | None = None
     async with anyio.create_task_group() as tasks:
@@ -127,17 +122,3 @@ async def _answering(address: Address, certificate: control.Certificate | None) 
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _instance(base_url: str, context: ssl.SSLContext) -> tuple[int, str]:
-    """Return status and instance of ``/healthz``; zero and nothing where nobody answers."""
-    with anyio.move_on_after(PATIENCE_S):
-        async with http.connect(base_url, timeout_s=PATIENCE_S, tls=context) as client:
-            try:
-                reply = await client.request("GET", "/healthz", tries=1)
-                return reply.status, reply.json(_Health).instance
-            except WireError:
-                return reply.status, ""
-            except http.Unreachable:
-                pass
-    return 0, ""

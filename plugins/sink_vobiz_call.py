@@ -9,12 +9,19 @@ this process began.  A call that is opened again after a failure therefore goes 
 second socket does, and the receiver can measure what is missing.  Of Twilio, Telnyx and Exotel each socket counts from
 its own first frame.
 
-Messages from the app are obeyed as far as a carrier without a telephone can:
+Messages from the app are obeyed as a carrier does, with a queue in the place of the telephone (``_playout``):
 
-    playAudio    counted
-    checkpoint   answered with playedStream
-    clearAudio   answered with clearedAudio
+    playAudio    played into the call at the pace of speech, and kept in a file if ``played`` names one
+    checkpoint   answered with playedStream when everything before it was played
+    clearAudio   what has not been played is gone; answered with clearedAudio
     stop         the call is over: the sink fails with the code ``stopped``
+
+As on the wire, ``playAudio`` without the ``streamId`` of this stream is passed over without a word, and so is all but
+``stop`` where the stream is not ``bidirectional``; both are counted in the outcome.
+
+What a carrier would tell in its status callbacks is noted in the account of the call, under the same names:
+StartStream, PlayedStream, ClearedAudio, StopStream, and DegradedStream where the app is ``DEGRADED_S`` behind with
+reading.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ from mediaflow import (
     Dtmf,
     FormatError,
     Item,
+    PathTemplate,
     Register,
     Secret,
     Sink,
@@ -52,11 +60,16 @@ from mediaflow.carrier import Carrier
 from mediaflow.dialects import DIALECTS
 from mediaflow.websocket import Closed, Refused, Unreachable, WebSocket
 
+from ._playout import TalkBack
+
 LEAD_MS = 200
 """How far one track may run ahead of the other before it is sent out of the order of time."""
 
 CONFIRM_S = 1.0
 """How often a ping asks how far the peer has read."""
+
+DEGRADED_S = 2.0
+"""How far the app may be behind before the connection counts as degraded; carriers do not say where their limit is."""
 
 FINISH_S = 30.0
 """How long the peer may take to read the last audio."""
@@ -99,6 +112,16 @@ class VobizCall(Sink, frozen=True, kw_only=True):
     end: Annotated[Literal["close", "stop"], Meta(description="close only, as on today's wire, or say stop first")] = (
         "close"
     )
+    stream_id: Annotated[str, Meta(description="of the start message; made up if not given")] = ""
+    account_id: Annotated[str, Meta(description="of the start message, where the stream brings none")] = "mediaflow"
+    bidirectional: Annotated[bool, Meta(description="whether the app may play audio into the call")] = True
+    speed: Annotated[
+        Annotated[float, Meta(gt=0)] | Literal["max"],
+        Meta(description="pace at which the app's audio is played; 1.0 is real time"),
+    ] = 1.0
+    played: Annotated[
+        PathTemplate | None, Meta(description="WAV file for what the app has played, as in {call_id}.wav")
+    ] = None
 
     def check(self) -> None:
         parts = urlsplit(self.url.reveal())
@@ -134,6 +157,7 @@ class VobizCall(Sink, frozen=True, kw_only=True):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(writer.listen)
                     tasks.start_soon(writer.confirm)
+                    tasks.start_soon(writer.play)
                     try:
                         yield writer
                         await writer.finish()
@@ -187,7 +211,7 @@ class _Caller(Writer):
         self, sink: VobizCall, socket: WebSocket, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]
     ) -> None:
         self._sink, self._socket, self._stream, self._format = sink, socket, stream, format
-        self._stream_id = str(uuid.uuid4())
+        self._stream_id = sink.stream_id or str(uuid.uuid4())
         self._dialect = DIALECTS[sink.dialect]
         self._frame = format.sample_rate * self._dialect.frame_ms // 1000
         self._lead = format.sample_rate * LEAD_MS // 1000
@@ -197,7 +221,7 @@ class _Caller(Writer):
             dialect=self._dialect,
             call_id=stream.id,
             stream_id=self._stream_id,
-            account_id=stream.metadata.get("account_id", "mediaflow"),
+            account_id=stream.metadata.get("account_id", sink.account_id),
             format=format,
             tracks=tuple(names),
             metadata=stream.metadata,
@@ -209,6 +233,22 @@ class _Caller(Writer):
         self._delivered = 0
         self._failure: SinkError | None = None
         self._counts: Counter[str] = Counter()
+        ids = {**stream.metadata, "call_id": stream.id, "stream_id": self._stream_id}
+        file = sink.played.fill(ids) if sink.played else None
+
+        def note(name: str, /, **facts: str) -> None:
+            self.note(name, **facts)  # the engine sets it later than this
+
+        self._talk_back = TalkBack(
+            self._stream_id,
+            sink.bidirectional,
+            sink.speed,
+            file,
+            socket.send,
+            note,
+            played=lambda name: self._carrier.played(self._sequence, name),
+            cleared=envelope.build_cleared(self._stream_id) if self._dialect.verbs[2] == "clearAudio" else "",
+        )
 
     @property
     def delivered(self) -> int:
@@ -216,7 +256,12 @@ class _Caller(Writer):
 
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return {"stream_id": self._stream_id, "messages": self._sequence, **self._counts}
+        return {
+            "stream_id": self._stream_id,
+            "messages": self._sequence,
+            **self._counts,
+            **self._talk_back.outcome,
+        }
 
     def write_nowait(self, item: Item) -> bool:
         if self._failure is not None:
@@ -255,6 +300,7 @@ class _Caller(Writer):
 
     async def listen(self) -> None:
         """Obey the app until it closes."""
+        self.note("StartStream", stream_id=self._stream_id)
         try:
             while True:
                 await self._obey(await self._socket.recv())
@@ -268,9 +314,18 @@ class _Caller(Writer):
             while True:
                 await anyio.sleep(CONFIRM_S)
                 if any(track.sent > track.read for track in self._tracks.values()):
-                    await self._confirm()
+                    with anyio.move_on_after(DEGRADED_S) as behind:
+                        await self._confirm()
+                    if behind.cancelled_caught:
+                        self.note("DegradedStream", stream_id=self._stream_id, error="connection degraded")
+                        await self._confirm()
         except Closed:
             pass  # ``listen`` has heard it too
+
+    async def play(self) -> None:
+        """Play what the app sends."""
+        with suppress(Closed):  # ``listen`` has heard it too
+            await self._talk_back.run()
 
     async def finish(self) -> None:
         """Send the rest, wait until it is read, and hang up."""
@@ -381,19 +436,16 @@ class _Caller(Writer):
         except WireError as error:
             self._counts[error.code] += 1
             return
-        if isinstance(message, envelope.PlayAudio | envelope.Media):
-            self._counts["play_audio"] += 1
-            self._counts["play_audio_bytes"] += len(message.payload)
-        elif isinstance(message, envelope.Checkpoint | envelope.Played):  # Twilio's mark is its own echo
-            self._counts["checkpoint"] += 1
-            await self._socket.send(self._carrier.played(self._sequence, message.name))
-        elif isinstance(message, envelope.ClearAudio):
-            self._counts["clear_audio"] += 1
-            if self._dialect.verbs[2] == "clearAudio":
-                await self._socket.send(envelope.build_cleared(self._stream_id))
+        if isinstance(message, envelope.Media):  # of carriers whose app speaks as they do
+            message = envelope.PlayAudio(self._stream_id, message.payload, self._dialect.reply_format(self._format))
+        elif isinstance(message, envelope.Played):
+            message = envelope.Checkpoint(self._stream_id, message.name)
+        if isinstance(message, envelope.PlayAudio | envelope.Checkpoint | envelope.ClearAudio):
+            await self._talk_back.take(message)
         elif isinstance(message, envelope.Stop):
             self._counts["stop"] += 1
             if self._failure is None:
+                self.note("StopStream", stream_id=self._stream_id)
                 self._failure = SinkError("stopped", "the server asked the carrier to end the stream")
         else:
             self._counts["unknown_event"] += 1

@@ -57,6 +57,9 @@ class File(Source, frozen=True):
         Annotated[float, Meta(gt=0)] | Literal["max"],
         Meta(description="1.0 plays in real time, 2.0 twice as fast, max as fast as the sinks take it"),
     ] = "max"
+    start_s: Annotated[
+        float, Meta(ge=0, description="where in the file to begin, in seconds; its stream counts on from there")
+    ] = 0.0
     frame_ms: Annotated[int, Meta(ge=5, le=1000, description="length of the frames, in ms")] = 20
     id: Annotated[str, Meta(description="the id of the call; the file's name without suffix if not given")] = ""
 
@@ -82,9 +85,23 @@ class File(Source, frozen=True):
             stream = Stream(self.id or Path(self.path).stem, _of_a_track(reader.format), tracks)
             with suppress(SessionError):  # nobody takes the audio any more; the engine has said why
                 async with engine.open(stream) as session:
+                    await self._skip(reader, session)
                     await self._play(reader, session)
         finally:
             reader.close()
+
+    async def _skip(self, reader: _Reader, session: Session) -> None:
+        """Pass over what lies before ``start_s``, a block at a time."""
+        rate, size = reader.format.sample_rate, reader.format.sample_bytes
+        position, start = 0, round(self.start_s * rate)
+        while position < start:
+            block = await to_thread.run_sync(reader.read, min(start - position, rate * _BLOCK_MS // 1000))
+            if not block:
+                break
+            position += len(block) // size
+        if position:
+            for track in session.stream.tracks:
+                session.begin(track, position)
 
     async def _play(self, reader: _Reader, session: Session) -> None:
         format, tracks = session.stream.format, session.stream.tracks

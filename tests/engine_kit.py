@@ -61,6 +61,7 @@ class Kept:
         self.fail_open, self.fail_at, self.fail_finish = fail_open, fail_at, fail_finish
         self.items: list[Item] = []
         self.left = ""
+        self.writer: Writer
         self.wrote = anyio.Event()
 
     @property
@@ -78,7 +79,7 @@ class Memory(Sink, frozen=True, kw_only=True):
         kept = self.kept
         if kept.fail_open is not None:
             raise kept.fail_open
-        writer = _MemoryWriter(kept)
+        writer = kept.writer = _MemoryWriter(kept)
         try:
             yield writer
         except BaseException:

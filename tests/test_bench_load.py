@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Needs
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -40,7 +39,7 @@ def path_for_bridges(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "seen"), FAULTS.items())
-def test_a_fault_is_seen(fault: str, seen: dict[str, int], needs: Needs) -> None:
+def test_a_fault_is_seen(fault: str, seen: dict[str, int], needs: Callable[..., None]) -> None:
     """A block that is lost, doubled, swapped, damaged, of another call or cut off is told for what it is."""
     needs("gcc", "taskset")
     command = [sys.executable, str(ROOT / "tests" / "peers" / "faulty_bridge.py"), fault]
@@ -61,7 +60,7 @@ def test_a_fault_is_seen(fault: str, seen: dict[str, int], needs: Needs) -> None
         *(pytest.param(ROWS[name], True, id=f"{name} wss") for name in ("mediaflow", "by hand")),
     ],
 )
-def test_nothing_is_lost(row: Row, tls: bool, needs: Needs) -> None:
+def test_nothing_is_lost(row: Row, tls: bool, needs: Callable[..., None]) -> None:
     """Every bridge carries calls as fast as it can, then in real time, and every block arrives as it must."""
     needs("gcc", "taskset", *(["node"] if "node" in row.name.lower() else []))
     if row.missing():
@@ -77,7 +76,7 @@ def test_nothing_is_lost(row: Row, tls: bool, needs: Needs) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_process_loses_nothing(needs: Needs) -> None:
+def test_a_stopped_process_loses_nothing(needs: Callable[..., None]) -> None:
     """What the carrier sends while the process stands still arrives when it goes on."""
     needs("gcc", "taskset")
     record = modes.pause(ROWS["mediaflow"], calls=8, seconds=0.5, around_s=0.3)

@@ -12,6 +12,7 @@ import pytest
 from ingest_kit import running
 
 from mediaflow import Component, Finding, PathTemplate, Secret, config, doctor, http, plugins
+from mediaflow.testing import RecordingEngine
 from mediaflow_plugins.sink_disk import Disk
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_vobiz import Vobiz
@@ -171,3 +172,16 @@ async def test_a_port_that_is_taken() -> None:
     assert [ok for ok, _ in found] == [False, False, None]
     assert found[0][1].startswith(f"cannot listen at 127.0.0.1:{port}: ")
     assert "no.pem" in found[1][1]
+
+
+async def test_a_port_that_a_pipeline_has() -> None:
+    """It may be the one that is examined, so it is only worth knowing."""
+    engine = RecordingEngine()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Vobiz(listen="ws://127.0.0.1:0/vobiz").serve, engine)
+            url = await engine.url()
+            found = await diagnosed(Vobiz(listen=url))
+            tasks.cancel_scope.cancel()
+    place = url.removeprefix("ws://").removesuffix("/vobiz")
+    assert found[0] == (None, f"a pipeline takes calls at {place} already, 0 at the moment")

@@ -103,6 +103,15 @@ async def test_the_last_answer_is_returned_when_it_does_not_get_better() -> None
     assert len(script.requests) == 3
 
 
+async def test_who_connects_says_how_often() -> None:
+    """A client that is to ask less often does."""
+    with stamina.set_testing(True, attempts=9, cap=True):
+        script = Script(httpd.Response(503))
+        async with script.running() as url, http.connect(url, attempts=2) as client:
+            assert (await client.request("GET", "/")).status == 503
+    assert len(script.requests) == 2
+
+
 async def test_retry_after_is_honoured() -> None:
     """The pause is the one that the server asks for."""
     stamina.set_testing(False)

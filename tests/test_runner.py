@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from engine_kit import S16_8K, TONE, Kept, Memory, call, make_runner, run
+from engine_kit import S16_8K, TONE, Kept, Memory, make_runner, run
 
 from mediaflow import (
     AudioFormat,
@@ -238,6 +238,10 @@ async def test_plugins_hear_the_news_and_cannot_hurt_a_call(tmp_path: Path, capl
             self.heard.append(f"failed {sink} {code}")
 
         @hookimpl
+        def noted(self, stream: Stream, name: str, facts: Mapping[str, object]) -> None:
+            self.heard.append(f"noted {stream.id} {name} {dict(facts)}")
+
+        @hookimpl
         def counted(self, name: str, number: int) -> None:
             self.heard.append(f"counted {name} {number}")
 
@@ -248,19 +252,23 @@ async def test_plugins_hear_the_news_and_cannot_hurt_a_call(tmp_path: Path, capl
     async def act(engine: Engine) -> None:
         engine.listening("ws://127.0.0.1:1/")
         engine.count("refused-token")
-        await call(TONE)(engine)
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            session.note("Ring", cause="x")
+            await session.send(TONE)
+            await kept.wrote.wait()
+            kept.writer.note("Played", name="y")
 
-    listener = Listener()
+    listener, kept = Listener(), Kept()
     await run(
-        make_runner(
-            tmp_path, act, Memory(kept=Kept()), Memory(kept=Kept(fail_open=SinkError("no", ""))), plugin=listener
-        )
+        make_runner(tmp_path, act, Memory(kept=kept), Memory(kept=Kept(fail_open=SinkError("no", ""))), plugin=listener)
     )
     assert listener.heard == [
         "listening ws://127.0.0.1:1/",
         "counted refused-token 1",
         "started c1",
+        "noted c1 Ring {'cause': 'x'}",
         "failed sinks[1] sinks no",
+        "noted c1 Played {'name': 'y'}",
         "ended c1 failed",
     ]
     assert "a plugin broke in the hook session_ended" in caplog.text

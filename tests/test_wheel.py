@@ -20,11 +20,11 @@ def test_the_wheel_holds_what_is_needed_and_no_generated_code(tmp_path: Path) ->
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".cpp"))]
-    for module in (ROOT / "mediaflow" / "_dsp").glob("*.pyx"):
-        assert [name for name in names if name.startswith(f"mediaflow/_dsp/{module.stem}.cpython-")]
+    for module in (ROOT / "mediaflow").glob("_*/*.pyx"):
+        assert [name for name in names if name.startswith(f"mediaflow/{module.parent.name}/{module.stem}.cpython-")]
     wanted = {"mediaflow/py.typed", "mediaflow_plugins/py.typed", "mediaflow/lab/consultation.wav"}
     wanted |= {"mediaflow_pipelines/consent_notice.wav", "mediaflow_pipelines/consent_notice.md"}
-    wanted |= {f"mediaflow/_dsp/{file.name}" for file in (ROOT / "mediaflow" / "_dsp").glob("*.p[yx][id]")}
+    wanted |= {str(file.relative_to(ROOT)) for file in (ROOT / "mediaflow").glob("_*/*.p[yx][id]")}
     wanted |= {f"mediaflow_plugins/{file.name}" for file in (ROOT / "plugins").glob("*.py")}
     wanted |= {f"mediaflow_pipelines/{file.name}" for file in (ROOT / "pipelines").glob("*.yaml")}
     wanted |= {str(file.relative_to(ROOT)) for file in (ROOT / "mediaflow").rglob("*.py")}

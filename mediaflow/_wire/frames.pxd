@@ -43,6 +43,8 @@ cdef class Decoder:
     cdef char _control[125]         # what there is of a control frame, which may come amid a message
     cdef int _control_size
 
+    cpdef feed(self, data, Py_ssize_t size=*)
+    cpdef int deliver(self, take) except -1
     cdef int next(self) except -1
     cdef int _fail(self, int code, str text) except -1
     cdef bint _take_header(self) except -1

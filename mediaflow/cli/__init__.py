@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("run", "check", "explain", "plugins", "audit", "vobiz", "schema", "doctor", "bench")
+COMMANDS = ("run", "check", "explain", "plugins", "audit", "vobiz", "lab", "schema", "doctor", "bench")
 
 
 class _Commands(click.Group):

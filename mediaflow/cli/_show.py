@@ -28,7 +28,7 @@ async def carry(run: Callable[[], Awaitable[None]], stop: Callable[[], None], ru
     """Run ``run`` with progress on standard error's side; a signal calls ``stop``, a second one again."""
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_on_signal, stop)
+            tasks.start_soon(on_signal, stop)
             tasks.start_soon(_progress, runners)
             await run()
             tasks.cancel_scope.cancel()
@@ -40,7 +40,8 @@ async def carry(run: Callable[[], Awaitable[None]], stop: Callable[[], None], ru
         _print_end(runners)
 
 
-async def _on_signal(stop: Callable[[], None]) -> None:
+async def on_signal(stop: Callable[[], None]) -> None:
+    """Call ``stop`` at every SIGINT and SIGTERM."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             stop()

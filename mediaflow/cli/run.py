@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from importlib.util import find_spec
-from typing import Literal, TextIO
 
 import click
 
+from ._log import set_up_log
 from ._pipeline import config_errors, file_argument, load
-
-Speed = float | Literal["max"]
-
-
-def _speed(_context: click.Context, _option: click.Parameter, value: str | None) -> Speed | None:
-    if value is None:
-        return None
-    if value == "max":
-        return "max"
-    try:
-        factor = float(value)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise click.BadParameter(f"{value!r} is neither a positive number nor max")
-    return factor
+from ._speed import Speed, parse_speed
 
 
 @click.command()
 @file_argument
 @click.option("--lab", is_flag=True, help="Put local stand-ins in the place of the vendors: a caller, and EkaScribe.")
 @click.option(
-    "--speed", metavar="FACTOR|max", callback=_speed, help="Pace of a file, or of the lab's caller: 1 is real time."
+    "--speed",
+    metavar="FACTOR|max",
+    callback=parse_speed,
+    help="Pace of a file, or of the lab's caller: 1 is real time.",
 )
 def command(file: str, lab: bool, speed: Speed | None) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
@@ -43,7 +30,7 @@ def command(file: str, lab: bool, speed: Speed | None) -> None:
 
     from ..errors import ConfigError, MediaflowError
 
-    _set_up_log()
+    set_up_log()
     # What is loaded stays: looking through it for garbage, whenever calls begin, was a tenth of the time at 64 calls.
     gc.freeze()
     main = _lab if lab else _alone
@@ -90,20 +77,3 @@ async def _lab(file: str, speed: Speed | None) -> bool:
     for path, seconds in stored:
         click.echo(f"  {path}  {seconds:.2f} s")
     return any(runner.failed for runner in lab.runners)
-
-
-class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the moment: while the table is on the screen, that is above the table."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def _set_up_log() -> None:
-    """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_Stderr()])
-    levels = {"mediaflow": "INFO", "mediaflow_plugins": "INFO", "websockets": "CRITICAL", "stamina": "ERROR"}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)

@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 
-from ..component import Sink, Writer
+from ..component import Note, Sink, Writer
 from ..errors import SinkError
 from ..frame import AudioFormat, AudioFrame, Item, Stream
 from .account import SinkAccount
@@ -39,12 +39,13 @@ class Edge:
         tracks: tuple[str, ...],
         account: SinkAccount,
         failed: Callable[[Edge], None],
+        note: Note,
     ) -> None:
         self.label, self.account = label, account
         self.failure: SinkError | None = None
         self.outcome: Mapping[str, Any] = {}
         self._sink, self._stream, self._format, self._tracks = sink, stream, format, tracks
-        self._failed = failed
+        self._failed, self._note = failed, note
         self._bound = sink.queue_ms * format.sample_rate * len(tracks) // 1000
         self._queue: deque[Item] = deque()
         self._queued = 0
@@ -140,6 +141,7 @@ class Edge:
                 await anyio.lowlevel.checkpoint_if_cancelled()  # one that was stopped already is not opened
                 async with self._sink.open(self._stream, self._format, self._tracks) as writer:
                     self._writer = writer
+                    writer.note = self._note
                     await self._feed(writer)
         except anyio.get_cancelled_exc_class():
             self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))

@@ -6,13 +6,17 @@ energy_vad → speech_chunks → disk``, run by the same engine over real socket
     lab_call.yaml          the pipeline under rehearsal          eka_ingest.yaml
     file → vobiz_call ═══▶ vobiz → … → eka_raw ════════════════▶ eka_ingest → … → disk
 
+A pipeline with a reply is called by ``lab_talk.yaml``, with the caller's side only, as carriers do.
+
+`Lab` does that for one call and one pipeline, in one process.  The other files serve whoever comes: `vobiz` is the
+carrier with all that belongs to a call, `eka` the service, and `caller` calls any media server.
+
 A pipeline is rehearsed through its environment alone: where it reads ``VOBIZ_LISTEN`` (or ``MEDIA_STREAMS_LISTEN``, by
 the name of its source), ``EKA_BASE_URL`` and ``EKA_TOKEN`` the lab puts its own addresses.  One that has an address
 written out is refused: it would call a vendor.
 
 A ``media_streams`` source gets a call of every carrier that it takes, all at once; Exotel has a pipeline of its own
-(``lab_exotel.yaml``), for its calls are of one track and linear.  So are those of a pipeline with a reply
-(``lab_talk.yaml``): where the app speaks, carriers bring the caller's side alone.
+(``lab_exotel.yaml``), for its calls are of one track and linear.
 """
 
 from __future__ import annotations
@@ -87,8 +91,8 @@ class Lab:
             fronts = []
             for dialect in self._callers:
                 # Of a call that is spoken into, the carrier sends the caller's side alone.
-                talks = target.pipeline.reply is not None
-                file = "lab_exotel.yaml" if dialect == "exotel" else "lab_talk.yaml" if talks else "lab_call.yaml"
+                name = "lab_call.yaml" if target.pipeline.reply is None else "lab_talk.yaml"
+                file = "lab_exotel.yaml" if dialect == "exotel" else name
                 call = CLIP.stem if len(self._callers) == 1 else dialect
                 fronts.append(self._runner(file, env | {"LAB_DIALECT": dialect, "LAB_CALL": call}))
             await self._run_fronts(*fronts)

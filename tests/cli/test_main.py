@@ -25,7 +25,11 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         assert len(line.split()) > 4
 
 
-@pytest.mark.parametrize("command", [(name,) for name in COMMANDS] + [("plugins", "list"), ("plugins", "inspect")])
+@pytest.mark.parametrize(
+    "command",
+    [(name,) for name in COMMANDS]
+    + [("plugins", "list"), ("plugins", "inspect"), ("lab", "vobiz"), ("lab", "eka"), ("lab", "call")],
+)
 def test_help_of_every_command(command: tuple[str, ...]) -> None:
     """Each command says what it does, what it takes and what its options mean."""
     result = CliRunner().invoke(main, [*command, "--help"])
@@ -52,7 +56,7 @@ def test_help_loads_nothing(tmp_path: Path, command: tuple[str, ...]) -> None:
     assert "mediaflow.cli" in loaded
     assert not loaded & {"numpy", "anyio", "yaml", "msgspec", "pluggy", "rich", "websockets", "httpx", "asyncio"}
     assert {name for name in loaded if name.startswith("mediaflow")} <= {
-        "mediaflow", "mediaflow.cli", "mediaflow.cli._pipeline", *(f"mediaflow.cli.{name}" for name in COMMANDS)
+        "mediaflow", "mediaflow.cli", *(f"mediaflow.cli.{name}" for name in ("_log", "_pipeline", "_speed", *COMMANDS))
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from mediaflow import dsp
+from mediaflow._wire.frames import Decoder, encode
 
 # Something like a signal, the same on every machine, and no numpy, which takes valgrind seconds to import.
 PCM8 = b"".join((i * i * 7919 % 16001 - 8000).to_bytes(2, "little", signed=True) for i in range(160))
@@ -19,6 +20,20 @@ def chain() -> Callable[[bytes], object]:
     return lambda codes: (fused.process(codes), detector.take())
 
 
+TEXT = encode(1, bytes(380), True)  # the size of a carrier's message with 20 ms of µ-law
+PCM16 = PCM8 * 2
+
+
+def read_frame() -> Callable[[bytes], object]:
+    decoder = Decoder(True, 1 << 20)
+
+    def read(frame: bytes) -> None:
+        decoder.feed(frame)
+        decoder.deliver(bool)
+
+    return read
+
+
 WORK: dict[str, tuple[Callable[[], Callable[[bytes], object]], bytes]] = {
     "mulaw_decode": (lambda: dsp.mulaw_decode, CODES),
     "alaw_decode": (lambda: dsp.alaw_decode, CODES),
@@ -30,6 +45,8 @@ WORK: dict[str, tuple[Callable[[], Callable[[bytes], object]], bytes]] = {
     "resample_44_16_fast": (lambda: dsp.Resampler(44100, 16000, "fast").process, PCM48[:1764]),
     "vad": (lambda: dsp.EnergyVad(8000).process, PCM8),
     "chain": (chain, CODES),
+    "read_frame": (read_frame, TEXT),
+    "write_frame": (lambda: lambda pcm: encode(2, pcm, True), PCM16),
     # One kernel twice a call: the slow-down that the budget must notice.
     "planted": (lambda: lambda codes: (dsp.mulaw_decode(codes), dsp.mulaw_decode(codes)), CODES),
 }

@@ -32,7 +32,7 @@ def compiler() -> str:
 
 
 def instructions(work: str, calls: int) -> int:
-    """Count the instructions inside mediaflow/_dsp of a whole run."""
+    """Count the instructions inside mediaflow/_dsp and mediaflow/_wire of a whole run."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no"]
@@ -44,7 +44,7 @@ def instructions(work: str, calls: int) -> int:
     ours, called, total = False, False, 0
     for line in text.splitlines():
         if line.startswith("ob="):
-            ours = "mediaflow/_dsp" in line
+            ours = "mediaflow/_" in line
         elif line.startswith("calls="):
             called = True
         elif cost := re.fullmatch(r"[+*\-\d]+ (\d+)", line):

@@ -29,6 +29,7 @@ from mediaflow import (
     Writer,
 )
 from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow_plugins import _eka_relay
 from mediaflow_plugins._eka_relay import Part, Relay
 from mediaflow_plugins.sink_eka_json import EkaJson
 from mediaflow_plugins.sink_eka_raw import EkaRaw
@@ -150,14 +151,25 @@ class Kept(Writer):
 
 
 class Line:
-    """Sessions that are writers, numbered; those in ``refused`` cannot be had, those in ``fails`` end badly."""
+    """Sessions that are writers, numbered.
 
-    def __init__(self, nowait: bool = True, refused: Sequence[int] = (), fails: Sequence[int] = ()) -> None:
+    Those in ``refused`` cannot be had, those in ``hangs`` take for ever to be had, those in ``fails`` end badly.
+    """
+
+    def __init__(
+        self,
+        nowait: bool = True,
+        refused: Sequence[int] = (),
+        hangs: Sequence[int] = (),
+        fails: Sequence[int] = (),
+    ) -> None:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
-        self._nowait, self._refused, self._fails = nowait, refused, fails
+        self._nowait, self._refused, self._hangs, self._fails = nowait, refused, hangs, fails
 
     async def carry(self, part: Part) -> None:
+        if part.number in self._hangs:
+            await anyio.sleep_forever()
         if part.number in self._refused:
             raise SinkError("session-refused", "no more of them")
         part.session_id, part.outcome = f"s{part.number}", {"status": "completed"}
@@ -225,9 +237,15 @@ async def test_a_service_that_says_nothing_has_one_session() -> None:
     assert await Line().write(told(9), longest_s=None) == [72000]
 
 
-async def test_where_no_other_session_can_be_had_the_call_stays(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "code"), [({"refused": [2, 3]}, "session-refused"), ({"hangs": [2, 3]}, "unreachable")]
+)
+async def test_where_no_other_session_can_be_had_the_call_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: dict[str, list[int]], code: str
+) -> None:
     """It is tried once; the log and the outcome say that the session is longer than it may be."""
-    line = Line(refused=[2, 3])
+    monkeypatch.setattr(_eka_relay, "OPEN_S", 0.05)
+    line = Line(refused=trouble.get("refused", ()), hangs=trouble.get("hangs", ()))
     async with line.relay() as relay:
         for item in told(9):
             if not relay.write_nowait(item):
@@ -235,7 +253,7 @@ async def test_where_no_other_session_can_be_had_the_call_stays(caplog: pytest.L
     assert [len(writer.audio) // 2 for writer in line.writers] == [72000]
     assert relay.outcome == {"status": "completed", "longer_than_s": 3.0}
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
-    assert "session-refused" in caplog.text
+    assert code in caplog.text
 
 
 async def test_what_is_in_doubt_ends_what_is_delivered() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
@@ -24,15 +25,18 @@ from mediaflow import (
     Dtmf,
     FormatError,
     Item,
+    PathTemplate,
     Secret,
     SinkError,
     Stream,
+    Writer,
     dsp,
     envelope,
     websocket,
 )
 from mediaflow.dialects import DIALECTS, Name
 from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow.wav import WavReader
 from mediaflow.websocket import Address, Closed, WebSocket
 from mediaflow_plugins import sink_vobiz_call
 from mediaflow_plugins.sink_vobiz_call import VobizCall
@@ -323,8 +327,9 @@ async def test_keys_are_sent_in_their_place() -> None:
 
 
 async def test_the_app_is_obeyed() -> None:
-    """playAudio is counted, a checkpoint and clearAudio are answered, junk does no harm."""
+    """playAudio is played, a checkpoint and clearAudio are answered, junk does no harm."""
     answers: list[dict[str, Any]] = []
+    notes: list[tuple[str, dict[str, Any]]] = []
     done = anyio.Event()
 
     async def app(socket: WebSocket) -> None:
@@ -334,15 +339,20 @@ async def test_the_app_is_obeyed() -> None:
             "junk",
             '{"event":"sendDTMF","dtmf":"42"}',
             envelope.build_checkpoint(stream_id, "greeting"),
-            envelope.build_clear_audio(stream_id),
         ):
             await socket.send(message)
-        answers.extend([json.loads(await socket.recv()) for _ in range(2)])
+        answers.append(json.loads(await socket.recv()))
+        await socket.send(envelope.build_clear_audio(stream_id))
+        answers.append(json.loads(await socket.recv()))
         done.set()
         await socket.wait_closed()
 
+    def note(name: str, /, **facts: object) -> None:
+        notes.append((name, facts))
+
     async with _app(app) as url:
         async with VobizCall(url=Secret(url)).open(_stream(), MULAW, ("inbound",)) as writer:
+            writer.note = note
             await done.wait()
             await writer.write(AudioFrame(_audio(MULAW, 1), MULAW))
         outcome = dict(writer.outcome)
@@ -359,7 +369,14 @@ async def test_the_app_is_obeyed() -> None:
         "unknown_event": 1,
         "checkpoint": 1,
         "clear_audio": 1,
+        "played_s": 0.02,
     }
+    of_this = {"stream_id": stream_id}
+    assert notes == [
+        ("StartStream", of_this),
+        ("PlayedStream", of_this | {"name": "greeting"}),
+        ("ClearedAudio", of_this),
+    ]
 
 
 async def _fails(url: str, pause: anyio.Event | None = None) -> SinkError:
@@ -385,6 +402,78 @@ async def test_stop_of_the_app_ends_the_call() -> None:
 
     async with _app(app) as url:
         assert (await _fails(url)).code == "stopped"
+
+
+@pytest.mark.parametrize("way", [{}, {"bidirectional": False}])
+async def test_what_the_app_plays_is_kept(tmp_path: Path, way: dict[str, Any]) -> None:
+    """What the app plays into this stream is in the file, in the app's format; a stream of one way plays nothing."""
+    done = anyio.Event()
+
+    async def app(socket: WebSocket) -> None:
+        await socket.recv()
+        for message in (
+            envelope.build_play_audio("another", MULAW, b"\x00" * 160),
+            envelope.build_play_audio("S1", MULAW, _audio(MULAW, 2)),
+            envelope.build_play_audio("S1", L16, _audio(L16, 1) + b"\x00"),
+            envelope.build_clear_audio("S1") if way else envelope.build_checkpoint("S1", "end"),
+        ):
+            await socket.send(message)
+        if not way:
+            await socket.recv()
+        await socket.ping()
+        done.set()
+        await socket.wait_closed()
+
+    played = PathTemplate(str(tmp_path / "{call_id}/{stream_id}.wav"))
+    async with _app(app) as url:
+        sink = VobizCall(url=Secret(url), stream_id="S1", speed="max", played=played, **way)
+        async with sink.open(_stream(), MULAW, ("inbound",)) as writer:
+            await done.wait()
+            await writer.write(AudioFrame(_audio(MULAW, 1), MULAW))
+    outcome = writer.outcome
+    assert outcome["stream_id"] == "S1"
+    if way:
+        assert outcome["one_way"] == 4
+        assert "played" not in outcome
+        return
+    assert (outcome["play_audio"], outcome["play_audio_elsewhere"], outcome["play_audio_odd"]) == (2, 1, 1)
+    assert outcome["played_s"] == 0.06
+    files = [tmp_path / "CALL_1" / name for name in ("S1.wav", "S1-2.wav")]
+    assert outcome["played"] == [str(file) for file in files]
+    for file, format, audio in zip(files, (MULAW, L16), (_audio(MULAW, 2), _audio(L16, 1)), strict=True):
+        with WavReader(file) as reader:
+            assert (reader.format, reader.read(10_000)) == (format, audio)
+
+
+async def test_an_app_that_falls_behind_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that does not read is on record as a degraded connection."""
+    monkeypatch.setattr(sink_vobiz_call, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(sink_vobiz_call, "DEGRADED_S", 0.05)
+    noted = anyio.Event()
+
+    async def app(socket: WebSocket) -> None:
+        await noted.wait()
+        await socket.wait_closed()
+
+    def note(name: str, /, **facts: object) -> None:
+        if name == "DegradedStream":
+            assert facts["error"] == "connection degraded"
+            noted.set()
+
+    async with _app(app) as url, VobizCall(url=Secret(url)).open(_stream(), MULAW, ("inbound",)) as writer:
+        writer.note = note
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_write_again, writer, noted)
+            await noted.wait()
+
+
+async def _write_again(writer: Writer, until: anyio.Event) -> None:
+    """Write more than the sockets and the library hold for an app that reads nothing: then no pong comes either."""
+    frame = AudioFrame(_audio(MULAW, 2000), MULAW)
+    position = 0
+    while not until.is_set():
+        await writer.write(msgspec.structs.replace(frame, position=position))
+        position += frame.sample_count
 
 
 @pytest.mark.parametrize("code", [1000, 1011, 4000])

@@ -76,6 +76,17 @@ class TestFiles:
         path = wav(tmp_path / "a.wav", format=AudioFormat("s16le", rate))
         assert (await play(File(path=str(path), frame_ms=frame_ms))).audio["inbound"] == NOISE
 
+    @pytest.mark.parametrize("start_s", [0.1, 1.0, 2.345, 9.0])
+    async def test_beginning_in_the_middle(self, tmp_path: Path, start_s: float) -> None:
+        """What lies before the start is not played, and the stream counts as if it had been."""
+        file = wav(tmp_path / "visit.wav", NOISE[: len(NOISE) // 4 * 4], AudioFormat("s16le", 8000, 2))
+        whole = (await play(File(path=str(file)))).audio
+        session = await play(File(path=str(file), start_s=start_s))
+        start = min(round(8000 * start_s), len(whole["inbound"]) // 2)
+        assert session.starts == {"inbound": start, "outbound": start}
+        for track in ("inbound", "outbound"):
+            assert bytes(session.audio.get(track, b"")) == whole[track][2 * start :]
+
     async def test_a_file_without_samples(self, tmp_path: Path) -> None:
         """It is a call without audio."""
         assert (await play(File(path=str(wav(tmp_path / "a.wav", b""))))).audio.get("inbound", b"") == b""

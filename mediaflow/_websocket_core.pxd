@@ -1,0 +1,24 @@
+cimport cython
+
+from mediaflow._wire.frames cimport Decoder
+
+cdef class _Cork:
+    cdef public list sockets
+
+cdef class WebSocket:
+    cdef object _line, _inbox, _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged
+    cdef str _path
+    cdef _Cork _cork
+    cdef bint _masks, _refused, _receiving, _lost
+    cdef Decoder _decoder
+    cdef list _out
+    cdef Py_ssize_t _out_size
+    cdef dict _pongs
+
+    cpdef received(self, data, Py_ssize_t size=*)
+    @cython.locals(cork=_Cork, socket=WebSocket, sockets=list, event=int)
+    cdef _deliver(self)
+    cpdef bint _keep(self, bytes message) except -1
+    cpdef send_nowait(self, message)
+    cdef _write(self, bytes frame)
+    cdef _flush(self)
