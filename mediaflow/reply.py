@@ -34,7 +34,7 @@ from .config import Reply
 from .delivery.edge import Edge
 from .errors import MediaflowError, SessionError, SinkError, SourceError
 from .frame import SpeechStarted, Stream
-from .session import LiveSession, held
+from .session import LiveSession
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ class LiveReply:
             raise SourceError("its source brings a second stream, and a reply is one")
         plan = graph.plan(self._reply, stream.format, stream.tracks)
         stream = msgspec.structs.replace(stream, id=self._call.stream.id)
-        session = self._session = LiveSession(self._reply, plan, stream, self._failed, lambda account: None)
+        session = self._session = LiveSession(self._reply, plan, stream, self._failed)
         self._call.note("ReplyStarted")
         self._tasks.start_soon(self._keep, session)
-        async with held(session):
+        async with session.held():
             yield session
 
     def listening(self, url: str) -> None:
@@ -168,7 +168,7 @@ class LiveReply:
             return "failed"
         if failure is not None or self._session is None:
             return self._stopped or "failed"
-        return "failed" if self._session.error else "complete"
+        return "failed" if self._session.broke else "complete"
 
     def _why(self) -> str:
         """Say what failed."""

@@ -30,7 +30,7 @@ from .errors import FormatError, SessionError, SourceError
 from .frame import Stream
 from .plugins import Plugins
 from .reply import LiveReply
-from .session import LiveSession, held
+from .session import LiveSession
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Runner:
             failed = partial(self._sink_failed, session)
             session.reply = LiveReply(self.pipeline.reply, session, self.count, failed)
             self._tasks.start_soon(session.reply.run)
-        async with held(session):
+        async with session.held():
             yield session
 
     def listening(self, url: str) -> None:

@@ -9,7 +9,6 @@ cdef class LiveSession:
     cdef readonly list edges
     cdef public str error
     cdef public dict settled
-    cdef public object reply
     cdef readonly bint undelivered
     cdef str _pipeline
     cdef readonly bint broke

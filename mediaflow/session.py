@@ -67,7 +67,8 @@ class LiveSession:
         """True once every sink has failed."""
         self.reply: LiveReply | None = None
         """What is played into the call, where its pipeline has a reply."""
-        self._broke = False
+        self.broke = False
+        """True once a transform has broken."""
         self._sinks_done = False
         self._sink_failed, self._noted, self._amended = sink_failed, noted, amended
         self._tracks = {track: TrackAccount() for track in stream.tracks}
@@ -164,6 +165,24 @@ class LiveSession:
 
     # What the runner calls.
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
+        try:
+            yield
+        except SessionError as error:
+            self.error = self.error or str(error)
+            raise
+        except Exception as error:
+            self.error = self.error or f"the source failed: {error}"
+            raise
+        finally:
+            self.end()
+            with anyio.CancelScope(shield=True):
+                await self.finished.wait()
+        if self.undelivered:
+            raise SessionError(NOBODY)
+
     def end(self) -> None:
         """Close the front: flush what the processors hold into the sinks and close their edges."""
         if self._ending:
@@ -171,7 +190,7 @@ class LiveSession:
         if self.reply is not None:
             self.reply.end()
         try:
-            if not self._broke:
+            if not self.broke:
                 self._flush()
         except SessionError:
             pass  # it is in ``error`` and in the log
@@ -237,7 +256,7 @@ class LiveSession:
         )
 
     def _account(self, track: str) -> TrackAccount:
-        if self._ending or self._broke or self.undelivered:
+        if self._ending or self.broke or self.undelivered:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
         if track not in self._chains:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
@@ -292,7 +311,7 @@ class LiveSession:
             self._carry(chain[index + 1 :], left)
 
     def _broken(self, label: str, error: Exception) -> SessionError:
-        self._broke = True
+        self.broke = True
         self.error = self.error or f"{label} broke: {type(error).__name__}: {error}"
         logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
         return SessionError(self.error)
@@ -302,22 +321,3 @@ class LiveSession:
         if self.undelivered:
             self.error = self.error or NOBODY
         self._sink_failed(edge)
-
-
-@asynccontextmanager
-async def held(session: LiveSession) -> AsyncIterator[LiveSession]:
-    """Hold a call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
-    try:
-        yield session
-    except SessionError as error:
-        session.error = session.error or str(error)
-        raise
-    except Exception as error:
-        session.error = session.error or f"the source failed: {error}"
-        raise
-    finally:
-        session.end()
-        with anyio.CancelScope(shield=True):
-            await session.finished.wait()
-    if session.undelivered:
-        raise SessionError(NOBODY)

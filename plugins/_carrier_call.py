@@ -148,6 +148,8 @@ class Call:
         try:
             async with self._engine.open(self._stream) as session:
                 self._session = session
+                if self._engine.replies:
+                    session.offer(None if self._line is None else TalkBack(line=self._line))
                 for event, facts in self._news:
                     session.note(event, **facts)
                 self._note = session.note
