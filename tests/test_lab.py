@@ -97,6 +97,30 @@ async def test_a_notice_is_played_in_the_lab(tmp_path: Path, monkeypatch: pytest
     assert carrier["play_audio_bytes"] == 4000
 
 
+async def test_every_carrier_is_spoken_to_in_the_lab(tmp_path: Path) -> None:
+    """A pipeline for all carriers with a reply: each of their calls is told it, and confirms it."""
+    with wave.open(str(NOTICE)) as notice, wave.open(str(tmp_path / "short.wav"), "wb") as short:
+        short.setparams(notice.getparams())
+        short.writeframes(notice.readframes(4000))
+    file = tmp_path / "all.yaml"
+    file.write_text(
+        """\
+        source: {use: media_streams, listen: "${MEDIA_STREAMS_LISTEN:-ws://127.0.0.1:0/call}"}
+        transforms: [{use: mulaw_decode}, {use: alaw_decode}, {use: mix}]
+        sinks: [{use: disk, path: "{call_id}.wav"}]
+        reply: {source: {use: file, path: short.wav}}
+        """
+    )
+    lab = Lab(str(file), PLUGINS, 8.0)
+    with anyio.fail_after(30):
+        await lab.run()
+    accounts = lab.runners[0].accounts
+    assert {account["call"] for account in accounts} == set(DIALECTS)
+    for account in accounts:
+        assert account["reply"]["status"] == "complete"
+        assert account["reply"]["sinks"][0]["delivered"] == 4000
+
+
 async def test_a_call_reaches_the_disk() -> None:
     """A pipeline without EkaScribe gets only the caller."""
     lab = Lab(str(PIPELINES / "vobiz_to_disk.yaml"), PLUGINS, "max")

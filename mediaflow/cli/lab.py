@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..lab.fork import Rig
 
 QUIRKS = (
-    "streaming_disabled", "forgets_stream", "drops_stream", "never_closes", "slow_storing", "loses_chunks",
-    "error_bursts", "token_ends", "refuses_end", "loses_end", "result_never", "result_failed", "result_partial",
-    "result_expired", "result_missing",
+    "streaming_disabled", "forgets_stream", "drops_stream", "never_closes", "slow_storing", "short_sessions",
+    "loses_chunks", "error_bursts", "token_ends", "refuses_end", "loses_end", "result_never", "result_failed",
+    "result_partial", "result_expired", "result_missing",
 )  # fmt: skip
 
 _audio = click.option(

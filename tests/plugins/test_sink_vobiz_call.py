@@ -197,7 +197,7 @@ async def test_an_app_is_obeyed_in_its_carrier_s_words(dialect: Name, echo: dict
         await socket.wait_closed()
 
     async with _app(app) as url:
-        sink = VobizCall(url=Secret(url), dialect=dialect)
+        sink = VobizCall(url=Secret(url), dialect=dialect, stream_id="s")
         async with sink.open(_stream(), MULAW, ("inbound",)) as writer:
             while not heard or heard[-1]["event"] != echo["event"]:
                 await anyio.lowlevel.checkpoint()
