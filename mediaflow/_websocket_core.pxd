@@ -6,7 +6,8 @@ cdef class _Cork:
     cdef public list sockets
 
 cdef class WebSocket:
-    cdef object _line, _inbox, _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged
+    cdef readonly object _line, _inbox
+    cdef object _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged
     cdef str _path
     cdef _Cork _cork
     cdef bint _masks, _refused, _receiving, _lost

@@ -241,7 +241,7 @@ class WebSocket:
         if not self._refused:
             self._line.resume()
 
-    def received(self, data: bytes | memoryview, size: int = -1) -> None:
+    def received(self, data: bytes | bytearray | memoryview, size: int = -1) -> None:
         """Take what the line has read: bytes, or the first ``size`` bytes of a buffer that it uses again."""
         self._decoder.feed(data, size)
         if not self._refused:

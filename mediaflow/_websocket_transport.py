@@ -27,32 +27,31 @@ from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, pa
 
 class _Shared(threading.local):
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(64 * 1024))
+        self.buffer = bytearray(64 * 1024)
+        self.view = memoryview(self.buffer)  # what loops are given: asyncio's TLS reads into slices of it
 
 
 _shared = _Shared()
 
 
-class TransportLine(asyncio.BufferedProtocol):
-    """An open connection."""
-
-    __slots__ = ("_buffer", "_due", "_loop", "_room", "_timer", "_transport", "full", "socket")
+class _Line:
+    """An open connection, but for the name of its base."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, path: str, server: bool, max_message: int
     ) -> None:
         self._transport, self._loop = transport, loop
-        self._buffer = _shared.buffer
+        self._is_closing, self._write = transport.is_closing, transport.write
+        self._buffer, self._view = _shared.buffer, _shared.view
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
         self.full = False
         self.socket = WebSocket(self, path, server=server, max_message=max_message)
         transport.set_write_buffer_limits(high=WRITE_LIMIT)
-        transport.set_protocol(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self.socket.received(self._buffer, nbytes)
@@ -77,10 +76,10 @@ class TransportLine(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
-        if self._transport.is_closing():
+        if self._is_closing():
             self.full = True  # up to `connection_lost`
         else:
-            self._transport.write(data)
+            self._write(data)
 
     def end(self) -> None:
         """End our direction; a TLS connection closes as a whole."""
@@ -130,6 +129,18 @@ class TransportLine(asyncio.BufferedProtocol):
             if self._room is None or self._room.done():
                 self._room = self._loop.create_future()
             await asyncio.shield(self._room)  # others may wait for it too
+
+
+class TransportLine(_Line, asyncio.BufferedProtocol):
+    """An open connection."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, path: str, server: bool, max_message: int
+    ) -> None:
+        super().__init__(transport, loop, path, server, max_message)
+        transport.set_protocol(self)
 
 
 class _Opening(asyncio.Protocol):

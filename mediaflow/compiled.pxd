@@ -10,6 +10,7 @@ cdef class Fused:
     cdef str _track
 
     cpdef process(self, frame)
+    cpdef take(self, data, str track, long long position)
     cpdef event(self, event)
     cpdef flush(self)
-    cdef long long _begin(self, frame) except -1
+    cdef long long _begin(self, str track, long long position) except -1

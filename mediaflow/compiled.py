@@ -69,12 +69,17 @@ class Fused:
 
     def process(self, frame: AudioFrame) -> Iterable[Item]:
         """Send a frame through all of them."""
-        position = frame.position if not self._resamples and self._next >= 0 else self._begin(frame)
-        pcm = self._chain.process(frame.data)
+        return self.take(frame.data, frame.track, frame.position)
+
+    def take(self, data: bytes, track: str, position: int) -> Iterable[Item]:
+        """Send what could be a frame through all of them."""
+        if self._resamples or self._next < 0:
+            position = self._begin(track, position)
+        pcm = self._chain.process(data)
         self._next = position + len(pcm) // self._sample_bytes
         if self._chain.news():
-            return self._teller.tell(AudioFrame(pcm, self._output, frame.track, position))
-        return (AudioFrame(pcm, self._output, frame.track, position),) if pcm else ()
+            return self._teller.tell(AudioFrame(pcm, self._output, track, position))
+        return (AudioFrame(pcm, self._output, track, position),) if pcm else ()
 
     def event(self, event: Event) -> Iterable[Item]:
         """Let an event pass."""
@@ -86,10 +91,10 @@ class Fused:
             return ()
         return self._teller.tell(AudioFrame(self._chain.flush(), self._output, self._track, self._next))
 
-    def _begin(self, frame: AudioFrame) -> int:
+    def _begin(self, track: str, position: int) -> int:
         if self._next < 0:
-            self._next = rescale(frame.position, *self._rates)
-            self._track = self._teller.track = frame.track
+            self._next = rescale(position, *self._rates)
+            self._track = self._teller.track = track
             self._teller.origin = self._next
         return self._next
 

@@ -1,5 +1,6 @@
 cimport cython
 
+from mediaflow.compiled cimport Fused
 from mediaflow.delivery.account cimport TrackAccount
 from mediaflow.delivery.edge cimport Edge
 
@@ -23,7 +24,11 @@ cdef class LiveSession:
     cpdef bint push(self, data, str track=*) except *
     cdef TrackAccount _account(self, str track)
 
+    @cython.locals(fused=Fused)
+    cdef _enter(self, list chain, data, str track, long long position)
+
     @cython.locals(out=list)
+    cdef _through(self, list chain, items)
     cdef _carry(self, list chain, items)
 
     @cython.locals(edge=Edge)

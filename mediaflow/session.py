@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .compiled import Fused
 from .component import Sink
 from .config import Pipeline
 from .delivery.account import SinkAccount, Span, Timeline, TrackAccount
@@ -99,9 +100,9 @@ class LiveSession:
         size = len(data)
         if size % self._sample_bytes:
             self._format.sample_count(data)  # raises
-        frame = AudioFrame(data, self._format, track, account.end)
-        account.end += size // self._sample_bytes
-        self._carry(self._chains[track], (frame,))
+        position = account.end
+        account.end = position + size // self._sample_bytes
+        self._deliver(self._enter(self._chains[track], data, track, position))
         if self.undelivered:
             raise SessionError(NOBODY)
         for edge in self.edges:
@@ -262,7 +263,21 @@ class LiveSession:
             raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
         return self._tracks[track]
 
-    def _carry(self, chain: Chain, items: Iterable[Item]) -> None:
+    def _enter(self, chain: Chain, data: bytes, track: str, position: int) -> Iterable[Item]:
+        """Send new audio through ``chain``.  A fused first step, which nearly every call has, needs no frame of it."""
+        label, step = chain[0] if chain else ("", None)
+        if not isinstance(step, Fused):
+            return self._through(chain, (AudioFrame(data, self._format, track, position),))
+        fused = step
+        try:
+            items = fused.take(data, track, position)
+            if not isinstance(items, tuple):
+                items = tuple(items)
+        except Exception as error:
+            raise self._broken(label, error) from error
+        return items if len(chain) == 1 else self._through(chain[1:], items)
+
+    def _through(self, chain: Chain, items: Iterable[Item]) -> Iterable[Item]:
         for label, processor in chain:
             try:
                 out: list[Item] = []
@@ -271,7 +286,10 @@ class LiveSession:
                 items = out
             except Exception as error:
                 raise self._broken(label, error) from error
-        self._deliver(items)
+        return items
+
+    def _carry(self, chain: Chain, items: Iterable[Item]) -> None:
+        self._deliver(self._through(chain, items))
 
     def _deliver(self, items: Iterable[Item]) -> None:
         for item in items:

@@ -84,10 +84,12 @@ class Relay(Writer):
 
     def __init__(self, carry: Callable[[Part], Awaitable[None]], format: AudioFormat, longest_s: float | None) -> None:
         self._carry, self._longest_s = carry, longest_s
-        longest = float("inf") if longest_s is None else longest_s * format.sample_rate
         # In bytes of the session that is written to, since that is what a frame knows without computing.
         self._size = format.sample_bytes
-        self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
+        self._soft = self._hard = float("inf")
+        if longest_s is not None:
+            longest = longest_s * format.sample_rate
+            self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
         self._limit = self._hard  # the soft one in a pause
         self._given = 0
         self._writer: Writer

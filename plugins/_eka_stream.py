@@ -31,7 +31,9 @@ class EkaStream(EkaSink, frozen=True):
     in_json: ClassVar[bool]
     """Whether the audio goes in JSON, with its rate, or as it is."""
 
-    message_ms: Annotated[int, Meta(ge=20, le=1000, description="audio per message, in ms")] = 100
+    message_ms: Annotated[
+        int, Meta(ge=20, le=1000, description="least audio per message, in ms; the last is shorter")
+    ] = 100
     trailing_silence_ms: Annotated[
         int, Meta(ge=0, le=5000, description="silence sent behind the last sample, in ms; it is not booked as audio")
     ] = 0
@@ -58,27 +60,32 @@ class _Writer(EkaWriter):
     ) -> None:
         super().__init__(session, format)
         self._sink, self._stream = sink, stream
-        self._message_samples = format.sample_rate * sink.message_ms // 1000
-        self._size = self._message_samples * format.sample_bytes
+        self._sample_bytes = format.sample_bytes
+        self._size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
         self._pending = bytearray()
 
     def write_nowait(self, item: Item) -> bool:
         if not isinstance(item, AudioFrame):
             return True
-        size, pending = self._size, self._pending
-        if not pending and len(item.data) == size:  # a message as it comes
-            if not self._stream.send_nowait(item.data):
+        data, pending, size = item.data, self._pending, self._size
+        if pending:
+            if len(pending) + len(data) < size:
+                pending += data
+                return True
+            data = bytes(pending) + data
+        elif len(data) < size:
+            pending += data
+            return True
+        if len(data) < 2 * size:  # as a whole, for then the next message begins with a frame, and needs no copying
+            if not self._stream.send_nowait(data):
                 return False
-            self._sent += self._message_samples
+            self._sent += len(data) // self._sample_bytes
+            pending.clear()
             return True
-        if len(pending) + len(item.data) < size:
-            pending += item.data
-            return True
-        data = bytes(pending) + item.data
         done = 0
         while len(data) - done >= size and self._stream.send_nowait(data[done : done + size]):
             done += size
-            self._sent += self._message_samples
+            self._sent += size // self._sample_bytes
         if not done:
             return False
         self._pending = bytearray(data[done:])

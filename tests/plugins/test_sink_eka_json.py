@@ -49,7 +49,7 @@ async def test_the_messages_are_those_of_the_documents(tmp_path: Path) -> None:
     """start with an integer rate, media with base64, then stop."""
     format = AudioFormat("s16le", 8000)
     async with running_service(Plan()) as service:
-        await write_all(sink(service.url, tmp_path), Stream("c", format), frames(AUDIO[:2000], format))
+        await write_all(sink(service.url, tmp_path), Stream("c", format), frames(AUDIO[:2000], format, [800]))
     start, *media = (json.loads(message) for message in service.messages)
     assert start == {"event": "start", "start": {"mediaFormat": {"encoding": "audio/x-l16", "sampleRate": 8000}}}
     assert [message["event"] for message in media] == ["media", "media"]
