@@ -223,6 +223,7 @@ class _ClientOpening(_Opening):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
             self.opened.set_exception(exc or ConnectionError("the connection was closed before the answer"))
+            self.opened.exception()  # whoever connects may have been cancelled before it waits: asyncio would complain
 
 
 async def open_url(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
+import vobiz_service
 from ingest_kit import running
 
 from mediaflow import Component, Finding, PathTemplate, Secret, config, doctor, http, plugins
@@ -28,14 +29,14 @@ async def findings(folder: Path, text: str, *extra: object) -> dict[str, list[Fi
     for number, plugin in enumerate(extra):
         installed.add(plugin, f"extra {number}")
     found: dict[str, list[Finding]] = {}
-    async for part, finding in doctor.examine(config.load(str(file), installed, {}), installed):
+    async for part, finding in doctor.examine(config.load(str(file), installed, {}), installed, {}):
         found.setdefault(part, []).append(finding)
     return found
 
 
 async def test_the_machine_is_named(tmp_path: Path) -> None:
     """Without a pipeline the versions are told: what a report of a fault needs."""
-    found = [finding async for _, finding in doctor.examine(None, plugins.load())]
+    found = [finding async for _, finding in doctor.examine(None, plugins.load(), {})]
     assert found[0].text.startswith("mediaflow 0.1.0, Python 3.")
     assert "websockets 17." in found[1].text
     assert all(finding.ok for finding in found)
@@ -185,3 +186,36 @@ async def test_a_port_that_a_pipeline_has() -> None:
             tasks.cancel_scope.cancel()
     place = url.removeprefix("ws://").removesuffix("/vobiz")
     assert found[0] == (None, f"a pipeline takes calls at {place} already, 0 at the moment")
+
+
+async def asked_vobiz(**environment: str) -> list[Finding]:
+    """Return what is found of the account that the environment names."""
+    found = doctor.examine(None, plugins.load(), environment)
+    return [finding async for part, finding in found if part == "account at Vobiz"]
+
+
+async def test_the_account_at_vobiz() -> None:
+    """Credentials that Vobiz takes are told from others, and from a service that is not there."""
+    with vobiz_service.running() as service:
+        good = {"VOBIZ_BASE_URL": service.url, "VOBIZ_AUTH_ID": vobiz_service.ACCOUNT}
+        assert await asked_vobiz(**good, VOBIZ_AUTH_TOKEN=vobiz_service.TOKEN) == [
+            Finding(True, "Vobiz takes the credentials")
+        ]
+        (wrong,) = await asked_vobiz(**good, VOBIZ_AUTH_TOKEN="hush-hush")
+        service.answers = [(404, {"error": "no such call"}, {})]
+        (unknown,) = await asked_vobiz(**good, VOBIZ_AUTH_TOKEN=vobiz_service.TOKEN)
+        service.answers = [(400, {"error": "what is this"}, {})]
+        (odd,) = await asked_vobiz(**good, VOBIZ_AUTH_TOKEN=vobiz_service.TOKEN)
+    assert (wrong.ok, wrong.text) == (False, "Vobiz does not take the credentials (HTTP 401)")
+    assert "hush" not in str(wrong)
+    assert unknown.ok is True
+    assert odd.ok is None and "what is this" in odd.text
+    assert (await asked_vobiz(**good, VOBIZ_AUTH_TOKEN=vobiz_service.TOKEN))[0].text.startswith("Vobiz does not answer")
+
+
+async def test_half_of_an_account_at_vobiz() -> None:
+    """An id without a token is a slip, and neither is nothing to tell."""
+    assert await asked_vobiz(VOBIZ_AUTH_ID="MA_X") == [
+        Finding(False, "VOBIZ_AUTH_ID is set and VOBIZ_AUTH_TOKEN is not", "set both, or none")
+    ]
+    assert await asked_vobiz() == []
