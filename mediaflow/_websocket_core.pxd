@@ -2,9 +2,12 @@ cimport cython
 
 from mediaflow._wire.frames cimport Decoder
 
+
 cdef class _Cork:
     cdef public list sockets
 
+
+@cython.final
 cdef class WebSocket:
     cdef readonly object _line, _inbox
     cdef object _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged

@@ -1,5 +1,6 @@
 from mediaflow._websocket_core cimport WebSocket
 
+
 cdef class _Line:
     cdef readonly WebSocket socket
     cdef readonly bint full

@@ -1,6 +1,10 @@
+cimport cython
+
 from mediaflow.ordered_session cimport OrderedSession
 from mediaflow.timeline cimport Timeline
 
+
+@cython.final
 cdef class Intake:
     cdef readonly double heard
     cdef readonly bint said_stop

@@ -1,3 +1,7 @@
+cimport cython
+
+
+@cython.final
 cdef class OrderedSession:
     cdef object _session, _decided, _finder
     cdef bint _swap, _settled, _released

@@ -4,6 +4,8 @@ from mediaflow.compiled cimport Fused
 from mediaflow.delivery.account cimport TrackAccount
 from mediaflow.delivery.edge cimport Edge
 
+
+@cython.final
 cdef class LiveSession:
     cdef readonly object stream, plan, finished, scope
     cdef readonly double started

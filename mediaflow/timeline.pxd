@@ -1,10 +1,13 @@
 cimport cython
 
+
 cdef class _Track:
     cdef public long long end, frame, repeats
     cdef public object expected_ms, left_ms, chunk, skipped
     cdef public bint fresh, blind, numberless
 
+
+@cython.final
 cdef class Timeline:
     cdef long long _rate, _evidence
     cdef dict _tracks

@@ -6,6 +6,7 @@ cdef class _Sound:
 
     cpdef str hear(self, bytes data)
 
+
 cdef class _Clock:
     cdef long long _rate, _samples, _steps
     cdef object _last_ms
@@ -13,6 +14,7 @@ cdef class _Clock:
     cdef readonly bint settled
 
     cpdef str tick(self, long long samples, timestamp_ms)
+
 
 cdef class WireTruth:
     cdef object _format, _twins

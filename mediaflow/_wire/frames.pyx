@@ -42,6 +42,7 @@ Nanoseconds for one frame, medians of alternating rounds on a busy machine (benc
 
 import os
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
@@ -77,6 +78,7 @@ cdef bint _may_be_sent(int code) noexcept:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+@cython.final
 cdef class Decoder:
     """What the peer's bytes say, for one connection.
 

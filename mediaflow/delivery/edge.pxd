@@ -1,5 +1,9 @@
+cimport cython
+
 from mediaflow.delivery.account cimport SinkAccount
 
+
+@cython.final
 cdef class Edge:
     cdef readonly str label
     cdef readonly SinkAccount account
