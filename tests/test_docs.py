@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ import pytest
 import vobiz_service
 
 from mediaflow import config, graph, plugins
+from mediaflow.delivery import ledger
 from mediaflow.lab import CLIP
 
 ROOT = Path(__file__).parents[1]
@@ -195,6 +197,9 @@ def test_the_walk_from_zero_arrives(tmp_path: Path) -> None:
                 _ring(tmp_path, carrier.seen[-1].body["service_url"], call, f"http://{control}/hangup/{secret}")
                 assert bridge is not None
                 bridge.wait_for(f"call {call}: ended")
+                deadline = time.monotonic() + cli_kit.LIMIT_S
+                while "'Hangup'" not in str(ledger.read(tmp_path / "mediaflow-data", call)):
+                    assert time.monotonic() < deadline  # what is told after the end is written within a second
         assert bridge is not None
         bridge.process.send_signal(signal.SIGTERM)
         assert bridge.end() == 0
