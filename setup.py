@@ -59,5 +59,9 @@ def compiled(sources: list[Path], directives: dict[str, object]) -> list[Extensi
 
 cores = sorted(Path("mediaflow").glob("_*/*.pyx"))
 # Modules of plain Python that every frame goes through: compiled as they are, with the types in the .pxd beside them.
+# Bounds checks and sanitizers are for what has no Python form, so there these stay as they are.
 hot = sorted(types.with_suffix(".py") for types in Path("mediaflow").rglob("*.pxd") if types.parent.name[0] != "_")
-setup(ext_modules=compiled(cores, core_directives) + compiled(hot, hot_directives))
+setup(
+    ext_modules=compiled(cores, core_directives) + compiled([] if DEBUG or SANITIZE else hot, hot_directives),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)
