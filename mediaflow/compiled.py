@@ -23,7 +23,10 @@ from .frame import AudioFormat, AudioFrame, Event, Item, rescale
 
 
 class Compiled(Processor):
-    """A processor made of one stage, ``Stage`` or codec function, of ``mediaflow.dsp``."""
+    """A processor made of one stage, ``Stage`` or codec function, of ``mediaflow.dsp``.
+
+    One that overrides ``process``, ``event`` or ``flush`` is run as any other, and fused with nothing.
+    """
 
     origin: int = 0
     """Position of the first sample that came out; with ``track`` known from the first frame on."""
@@ -99,6 +102,11 @@ class Fused:
         return self._next
 
 
+def _is_more(kind: type[Compiled]) -> bool:
+    """Tell whether a processor does by itself what would be passed over if only its stage were run."""
+    return any(getattr(kind, name) is not getattr(Compiled, name) for name in ("process", "event", "flush"))
+
+
 def fuse(steps: Iterable[tuple[str, Processor]]) -> list[tuple[str, Processor | Fused]]:
     """Replace the compiled ones among labelled processors that follow one another by one each."""
     fused: list[tuple[str, Processor | Fused]] = []
@@ -110,7 +118,7 @@ def fuse(steps: Iterable[tuple[str, Processor]]) -> list[tuple[str, Processor | 
             run.clear()
 
     for label, processor in steps:
-        if not isinstance(processor, Compiled):
+        if not isinstance(processor, Compiled) or _is_more(type(processor)):
             end()
             fused.append((label, processor))
             continue

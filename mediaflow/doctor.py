@@ -25,7 +25,7 @@ from .errors import MediaflowError
 from .plugins import Plugins
 
 TIMEOUT_S = 15.0
-"""How long a component may take to examine itself."""
+"""How long one examination may take."""
 
 _LIBRARIES = ("anyio", "websockets", "httpx", "msgspec", "uvloop", "numpy", "soundfile", "sounddevice")
 
@@ -36,7 +36,7 @@ async def examine(
     """Yield what is found, with the part that it concerns."""
     for finding in _machine():
         yield "machine", finding
-    async for finding in _vobiz(environment):
+    for finding in await _within_time(_vobiz(environment)):
         yield "account at Vobiz", finding
     for name, reason in plugins.broken.items():
         yield "plugins", Finding(False, f"{name} did not load: {reason}", "reinstall or remove it")
@@ -49,15 +49,15 @@ async def examine(
             parts += [(each.label(("transforms", index)), part) for index, part in enumerate(each.transforms)]
             parts += [(each.label(("sinks", index)), part) for index, part in enumerate(each.sinks)]
     for label, component in parts:
-        for finding in await _diagnose(component):
+        for finding in await _within_time(component.diagnose()):
             yield label, finding
 
 
-async def _diagnose(component: Component) -> list[Finding]:
+async def _within_time(examination: AsyncIterator[Finding]) -> list[Finding]:
     findings: list[Finding] = []
     try:
         with anyio.fail_after(TIMEOUT_S):
-            async for finding in component.diagnose():
+            async for finding in examination:
                 findings.append(finding)  # noqa: PERF401 (what was found before it fails is worth telling)
     except TimeoutError:
         findings.append(Finding(False, f"did not answer within {TIMEOUT_S:g} s", "look at the network and at the peer"))
@@ -79,7 +79,7 @@ async def _vobiz(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
     credentials = vobiz.Credentials(environment[names[0]], Secret(environment[names[1]]))
     url = environment.get("VOBIZ_BASE_URL") or vobiz.BASE_URL
     try:
-        async with vobiz.connect(credentials, url, timeout_s=TIMEOUT_S) as client:
+        async with vobiz.connect(credentials, url) as client:
             async for _ in client.streams(str(uuid.uuid4())):
                 break
     except vobiz.VobizError as error:

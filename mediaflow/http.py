@@ -85,7 +85,6 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         once: bool = False,
-        tries: int = ATTEMPTS,
     ) -> Reply:
         """Send a request and return the answer; ``body`` goes as JSON, but bytes as they are and None not at all."""
         import stamina
@@ -96,7 +95,7 @@ class Client:
         try:
             async for attempt in stamina.retry_context(
                 on=_pause_if_not_sent if once else _pause,
-                attempts=min(tries, self._attempts),
+                attempts=self._attempts,
                 timeout=RETRIES_S,
                 wait_initial=0.25,
                 wait_max=8.0,

@@ -12,7 +12,7 @@ cdef class Intake:
     cdef public double due
     cdef public object moved, answered
     cdef str _call, _default_track, _numbering
-    cdef object _dialect, _format, _session, _engine, _reorder, _truth, _text, _plain
+    cdef object _dialect, _session, _engine, _reorder, _truth, _text, _plain
     cdef tuple _tracks
     cdef OrderedSession _ordered
     cdef Timeline _timeline

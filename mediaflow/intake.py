@@ -45,7 +45,7 @@ class Intake:
         self.answered: Callable[[Played | Cleared], None] = lambda answer: None
         """Is given what the carrier answers to what was played into the call."""
         format = start.format
-        self._call, self._dialect, self._format = call, start.dialect, format
+        self._call, self._dialect = call, start.dialect
         self._sample_bytes = format.sample_bytes
         self._tracks = start.tracks or envelope.TRACKS
         self._default_track = "inbound" if "inbound" in self._tracks else self._tracks[0]

@@ -37,9 +37,9 @@ def unchecked() -> ssl.SSLContext:
 async def ask(base_url: str, context: ssl.SSLContext, patience_s: float) -> Health:
     """Ask once, for at most ``patience_s``."""
     with anyio.move_on_after(patience_s):
-        async with http.connect(base_url, timeout_s=patience_s, tls=context) as client:
+        async with http.connect(base_url, timeout_s=patience_s, tls=context, attempts=1) as client:
             try:
-                reply = await client.request("GET", "/healthz", tries=1)
+                reply = await client.request("GET", "/healthz")
             except http.Unreachable:
                 return Health()
             try:

@@ -69,6 +69,22 @@ def test_neighbours_become_one() -> None:
     assert [label for label, _ in pair] == ["vad", "encode"]
 
 
+def test_more_than_a_stage() -> None:
+    """A compiled step that does something by itself is run as it is: fused, what it does would be passed over."""
+
+    class Silent(Compiled):
+        def process(self, frame: AudioFrame) -> tuple[AudioFrame]:
+            return (frame.replace(bytes(len(frame.data))),)
+
+    class Deaf(Compiled):
+        def event(self, event: Event) -> tuple[()]:
+            return ()
+
+    for kind in (Silent, Deaf):
+        chain = fuse([("decode", MulawDecode().open(MULAW)), ("own", kind(dsp.mulaw_encode, PCM, MULAW))])
+        assert [(label, type(step)) for label, step in chain] == [("decode", Fused), ("own", kind)]
+
+
 @settings(max_examples=40)
 @given(cuts=st.lists(st.integers(0, len(CODES)), max_size=20), start=st.integers(0, 10**9))
 def test_fused_equals_one_by_one(cuts: list[int], start: int) -> None:

@@ -219,3 +219,12 @@ async def test_half_of_an_account_at_vobiz() -> None:
         Finding(False, "VOBIZ_AUTH_ID is set and VOBIZ_AUTH_TOKEN is not", "set both, or none")
     ]
     assert await asked_vobiz() == []
+
+
+async def test_a_vobiz_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor waits no longer than for any other, also where a line is taken and nobody answers."""
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.2)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        found = await asked_vobiz(VOBIZ_BASE_URL=f"http://127.0.0.1:{port}", VOBIZ_AUTH_ID="a", VOBIZ_AUTH_TOKEN="b")
+    assert found == [Finding(False, "did not answer within 0.2 s", "look at the network and at the peer")]

@@ -158,8 +158,8 @@ async def test_who_asks_but_once_is_answered_but_once() -> None:
     """Also with what may go better later."""
     script = Script(httpd.Response(503))
     with stamina.set_testing(True, attempts=3, cap=True):
-        async with script.running() as url, http.connect(url) as client:
-            assert (await client.request("GET", "/", tries=1)).status == 503
+        async with script.running() as url, http.connect(url, attempts=1) as client:
+            assert (await client.request("GET", "/")).status == 503
     assert len(script.requests) == 1
 
 

@@ -22,5 +22,5 @@ cdef class SinkAccount:
     cdef dict _dropped
     cdef str _closed
 
-    @cython.locals(start=Py_ssize_t, size=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t)
     cpdef write(self, frame)
