@@ -90,8 +90,6 @@ class Fused:
 
     def flush(self) -> Iterable[Item]:
         """Return what is left; the stream has ended."""
-        if self._next < 0:
-            return ()
         return self._teller.tell(AudioFrame(self._chain.flush(), self._output, self._track, self._next))
 
     def _begin(self, track: str, position: int) -> int:

@@ -99,7 +99,12 @@ def test_fused_equals_one_by_one(cuts: list[int], start: int) -> None:
 
 def test_what_comes_out() -> None:
     """The samples are those of the plain functions, the events stand where the detector alone puts them."""
-    items = run(fuse(steps()), frames(CODES, MULAW, range(160, len(CODES), 160)))
+    late = 4000  # the track begins half a second after the stream
+    cut = [
+        frame.replace(frame.data, position=frame.position + late)
+        for frame in frames(CODES, MULAW, range(160, len(CODES), 160))
+    ]
+    items = run(fuse(steps()), cut)
 
     resampler = dsp.Resampler(8000, 16_000)
     pcm = resampler.process(dsp.mulaw_decode(CODES)) + resampler.flush()
@@ -107,7 +112,7 @@ def test_what_comes_out() -> None:
     found = [*alone.process(pcm).events, *alone.flush().events]
     assert b"".join(item.data for item in items if isinstance(item, AudioFrame)) == pcm
     events = [(isinstance(item, SpeechStarted), item.time) for item in items if isinstance(item, Event)]
-    assert events == [(event.started, event.position / 16_000) for event in found]
+    assert events == [(event.started, (2 * late + event.position) / 16_000) for event in found]
     assert len(events) == 4
 
 
