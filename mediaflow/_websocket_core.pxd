@@ -3,8 +3,17 @@ cimport cython
 from mediaflow._wire.frames cimport Decoder
 
 
-cdef class _Cork:
-    cdef public list sockets
+cdef class WebSocket
+
+
+@cython.final
+cdef class Cork:
+    cdef public bint is_in
+    cdef list _sockets
+
+    @cython.locals(socket=WebSocket)
+    cpdef pull(self)
+    cpdef hold(self, WebSocket socket)
 
 
 @cython.final
@@ -12,7 +21,7 @@ cdef class WebSocket:
     cdef readonly object _line, _inbox
     cdef object _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged
     cdef str _path
-    cdef _Cork _cork
+    cdef Cork _cork
     cdef bint _masks, _refused, _receiving, _lost
     cdef Decoder _decoder
     cdef list _out
@@ -21,7 +30,7 @@ cdef class WebSocket:
 
     cpdef received(self, data, Py_ssize_t size=*)
 
-    @cython.locals(cork=_Cork, socket=WebSocket, sockets=list, event=int)
+    @cython.locals(event=int, pulls=bint)
     cdef _deliver(self)
     cpdef bint _keep(self, bytes message) except -1
     cpdef send_nowait(self, message)

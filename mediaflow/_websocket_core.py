@@ -115,18 +115,35 @@ class Line(Protocol):
         """Wait until the line is not full, or lost."""
 
 
-class _Cork:
-    """The sockets with frames to be written when the read that is being looked at is done; None outside of one."""
+class Cork:
+    """Holds what sockets send while it is in, and lets it go when it is pulled: in one write per socket.
+
+    It is in while what was read is given on.  An event loop that reads many sockets in one turn has it pulled at the
+    end of the turn: all reads, then all writes.  A peer that is written to in a row need not be woken for each, which
+    would take the kernel another 1.5 µs for a send of 5.
+    """
 
     def __init__(self) -> None:
-        self.sockets: list[WebSocket] | None = None
+        self.is_in = False
+        self._sockets: list[WebSocket] = []
+
+    def pull(self) -> None:
+        """Write all that is held."""
+        self.is_in = False
+        sockets, self._sockets = self._sockets, []
+        for socket in sockets:
+            socket._flush()
+
+    def hold(self, socket: WebSocket) -> None:
+        """Have ``socket`` write when the cork is pulled."""
+        self._sockets.append(socket)
 
 
 class _Thread(threading.local):
-    """One cork for all connections of an event loop; each keeps it, since looking here takes 50 ns."""
+    """One cork for all connections that have none of their event loop's."""
 
     def __init__(self) -> None:
-        self.cork = _Cork()
+        self.cork = Cork()
 
 
 _thread = _Thread()
@@ -135,8 +152,9 @@ _thread = _Thread()
 class WebSocket:
     """An open connection.  One task may receive while another sends."""
 
-    def __init__(self, line: Line, path: str, *, server: bool, max_message: int) -> None:
-        self._line, self._path, self._cork = line, path, _thread.cork
+    def __init__(self, line: Line, path: str, *, server: bool, max_message: int, cork: Cork | None = None) -> None:
+        self._line, self._path = line, path
+        self._cork = _thread.cork if cork is None else cork
         self._masks = not server
         self._decoder = Decoder(server, max_message)
         self._take: Callable[[bytes], bool] = self._keep
@@ -186,8 +204,8 @@ class WebSocket:
 
         A text message comes as its bytes, which are UTF-8.  ``take`` is not to wait.  When it returns False it has
         taken that message and wants no more for now: reading stops, ``ready`` is awaited here, and reading goes on.
-        What ``take`` sends with ``send_nowait``, on any WebSocket of this event loop, leaves when all that came in one
-        read was given to it, in one write per socket.
+        What ``take`` sends with ``send_nowait``, on any WebSocket of this event loop, leaves when all that was read
+        together was given on, in one write per socket.
 
         Raises ``Closed`` at the end, and what ``take`` or ``ready`` raise.  After that, or when this is cancelled, the
         next message is there for ``recv`` or another ``feed``.
@@ -248,9 +266,8 @@ class WebSocket:
             self._deliver()
 
     def _deliver(self) -> None:
-        cork = self._cork
-        sockets: list[WebSocket] = []
-        outer, cork.sockets = cork.sockets, sockets
+        pulls = not self._cork.is_in
+        self._cork.is_in = True
         try:
             while event := self._decoder.deliver(self._take):
                 if event <= BINARY:
@@ -263,9 +280,8 @@ class WebSocket:
             self._failure = error
             self._hold()
         finally:
-            cork.sockets = outer
-            for socket in sockets:
-                socket._flush()
+            if pulls:
+                self._cork.pull()
         if self._lost and not self._refused and self._end is None:
             self._end_by_loss()
 
@@ -334,12 +350,11 @@ class WebSocket:
         return (1006, "", "broken") if self._closing is None else (*self._closing, "us")
 
     def _write(self, frame: bytes) -> None:
-        corked = self._cork.sockets
-        if corked is None:
+        if not self._cork.is_in:
             self._line.write(frame)
             return
         if not self._out:
-            corked.append(self)
+            self._cork.hold(self)
         self._out.append(frame)
         self._out_size += len(frame)
         if self._out_size > WRITE_LIMIT:

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.streams.tls import TLSStream
 
+from ._websocket_acks import FIRST, acknowledge_less
 from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 
@@ -36,6 +37,7 @@ class StreamLine:
         self._stream, self._tasks = stream, tasks
         raw = stream.extra(SocketAttribute.raw_socket, None) if not isinstance(stream, TLSStream) else None
         self._raw = raw if isinstance(raw, socket.socket) else None
+        self._reads = self._reads_left = FIRST
         self._deadline = math.inf
         self._scope: anyio.CancelScope | None = None  # of the reading, up to the deadline
         self._writer: anyio.CancelScope | None = None
@@ -92,6 +94,9 @@ class StreamLine:
         if self._raw is None:
             return await self._stream.receive(_READ_SIZE)
         await anyio.wait_readable(self._raw)
+        self._reads_left -= 1
+        if not self._reads_left:
+            self._reads = self._reads_left = acknowledge_less(self._raw, self._reads)
         return self._raw.recv(_READ_SIZE)
 
     def write(self, data: bytes) -> None:

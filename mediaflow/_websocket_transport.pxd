@@ -1,4 +1,4 @@
-from mediaflow._websocket_core cimport WebSocket
+from mediaflow._websocket_core cimport Cork, WebSocket
 
 
 cdef class _Line:
@@ -9,5 +9,7 @@ cdef class _Line:
     cdef readonly object _transport
     cdef object _loop, _is_closing, _write, _room, _timer
     cdef double _due
+    cdef Cork _cork
+    cdef long long _reads, _reads_left
 
     cpdef write(self, bytes data)

@@ -21,14 +21,25 @@ from typing import Any, cast
 
 import anyio
 
-from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
+from ._websocket_acks import FIRST, acknowledge_less
+from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, Cork, WebSocket
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 
 
 class _Shared(threading.local):
+    """What all connections of a thread share, or of its event loop."""
+
     def __init__(self) -> None:
         self.buffer = bytearray(64 * 1024)
         self.view = memoryview(self.buffer)  # what loops are given: asyncio's TLS reads into slices of it
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cork = Cork()
+
+    def cork(self, loop: asyncio.AbstractEventLoop) -> Cork:
+        """Return that of the loop: one that stopped in the middle of a turn may have left its own in for ever."""
+        if loop is not self._loop:
+            self._loop, self._cork = loop, Cork()
+        return self._cork
 
 
 _shared = _Shared()
@@ -46,14 +57,22 @@ class _Line:
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
+        self._cork = _shared.cork(loop)
+        self._reads = self._reads_left = FIRST
         self.full = False
-        self.socket = WebSocket(self, path, server=server, max_message=max_message)
+        self.socket = WebSocket(self, path, server=server, max_message=max_message, cork=self._cork)
         transport.set_write_buffer_limits(high=WRITE_LIMIT)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        if not self._cork.is_in:
+            self._cork.is_in = True
+            self._loop.call_soon(self._cork.pull)
+        self._reads_left -= 1
+        if not self._reads_left:
+            self._reads = self._reads_left = acknowledge_less(self._transport.get_extra_info("socket"), self._reads)
         self.socket.received(self._buffer, nbytes)
 
     def pause_writing(self) -> None:
