@@ -5,6 +5,7 @@ with gcc's address and undefined-behaviour sanitizers (`make sanitize` runs the 
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -60,7 +61,11 @@ def compiled(sources: list[Path], directives: dict[str, object]) -> list[Extensi
 cores = sorted(Path("mediaflow").glob("_*/*.pyx"))
 # Modules of plain Python that every frame goes through: compiled as they are, with the types in the .pxd beside them.
 # Bounds checks and sanitizers are for what has no Python form, so there these stay as they are.
-hot = sorted(types.with_suffix(".py") for types in Path("mediaflow").rglob("*.pxd") if types.parent.name[0] != "_")
+types = (path for path in Path("mediaflow").rglob("*.pxd") if path.stem != "__init__")
+hot = sorted(path.with_suffix(".py") for path in types if path.with_suffix(".py").exists())
+if sys.platform != "linux":  # no epoll: `websocket` knows another way
+    cores.remove(Path("mediaflow/_wire/poller.pyx"))
+    hot = [path for path in hot if path.stem not in ("hub", "line")]
 setup(
     ext_modules=compiled(cores, core_directives) + compiled([] if DEBUG or SANITIZE else hot, hot_directives),
     options={"build_ext": {"parallel": os.cpu_count() or 1}},

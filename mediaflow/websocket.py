@@ -6,9 +6,8 @@ There are three ways to a ``WebSocket``:
     serve(handler, …)       a port of its own
     accept(stream, …)       a request that our HTTP listener took asks to become one
 
-The data path is ours: frames are read and written by compiled code (``_wire``), driven by the event loop's own calls on
-asyncio and by one task per connection on trio (``_websocket_core`` says how).  The ``websockets`` library does the
-opening handshakes (``_websocket_opening``).
+The data path is ours, from the socket on (``_websocket`` says how), and takes as much on asyncio as on trio.  The
+``websockets`` library does the opening handshakes.
 
 What differs from that library's defaults, and why:
 
@@ -28,15 +27,14 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ByteStream
 
-from . import _websocket_opening as opening, _websocket_stream as streams
-from ._websocket_core import (
+from ._websocket import opening, stream as streams
+from ._websocket.core import (
     CLOSE_TIMEOUT as CLOSE_TIMEOUT,
     OPEN_TIMEOUT as OPEN_TIMEOUT,
     Closed as Closed,
@@ -46,22 +44,18 @@ from ._websocket_core import (
     WebSocketError as WebSocketError,
     report,
 )
-from ._websocket_opening import Admit as Admit, Answer as Answer
+from ._websocket.opening import Admit as Admit, Answer as Answer
 
 MAX_MESSAGE = 1 << 20
 """Longest message taken, in bytes.  The longest that a carrier sends is 100 kB (Exotel); a longer one closes 1009."""
 
+if sys.platform == "linux":
+    from ._websocket import line as driver
+else:
+    driver = streams
+"""What connects and listens: lines of our own need epoll."""
+
 logger = logging.getLogger(__name__)
-
-
-def _driver() -> ModuleType:
-    """Return the driver for the backend that runs."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        return streams
-    from . import _websocket_transport
-
-    return _websocket_transport
 
 
 @asynccontextmanager
@@ -76,7 +70,7 @@ async def connect(
     """Connect to a ``ws://`` or ``wss://`` URL; leaving the block closes.  Raises ``Refused`` or ``Unreachable``."""
     try:
         with anyio.fail_after(open_timeout):
-            connection = await _driver().open_url(url, headers or {}, tls, max_message)
+            connection = await driver.open_url(url, headers or {}, tls, max_message)
     except (OSError, UnicodeError) as error:  # of which TimeoutError and SSLError are; the other is of a host's name
         raise Unreachable(f"{opening.place(url)}: {error or type(error).__name__}") from None
     async with connection as socket:
@@ -142,7 +136,7 @@ async def serve(
         finally:
             await socket.leave(code)
 
-    await _driver().serve(run, address.host, address.port, admit, listening, tls, max_message)
+    await driver.serve(run, address.host, address.port, admit, listening, tls, max_message)
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ import anyio
 import pytest
 import trustme
 
-from mediaflow import httpd
+from mediaflow import httpd, websocket
+from mediaflow._websocket import stream
 from mediaflow.websocket import Address, Admit, Answer, Closed, Refused, Unreachable, WebSocket, connect, serve
 
 pytestmark = pytest.mark.anyio
@@ -24,9 +25,11 @@ def admit_all(path: str) -> None:
     return None
 
 
-@pytest.fixture(params=["serve", "accept"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Name the server: the library's, or ours behind an HTTP listener."""
+@pytest.fixture(params=["serve", "accept", "portable"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name the server: with a port of its own, behind an HTTP listener, or as where there is no epoll."""
+    if request.param == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
     return str(request.param)
 
 
@@ -53,7 +56,7 @@ class Server:
             return httpd.Response(200, b"{}")
 
         with self.scope:
-            if kind == "serve":
+            if kind != "accept":
                 await serve(handler, self.address, admit=admit, listening=self.listens, tls=tls)
             else:
                 await httpd.serve(hello, self.address, websocket=handler, admit=admit, listening=self.listens, tls=tls)

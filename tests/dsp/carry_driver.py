@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from mediaflow import AudioFormat, AudioFrame, Item, Sink, Stream, Writer, config, envelope, graph, plugins
-from mediaflow._websocket_core import WebSocket
+from mediaflow._websocket.core import WebSocket
 from mediaflow._wire.frames import encode
 from mediaflow.envelope import Start
 from mediaflow.intake import Intake

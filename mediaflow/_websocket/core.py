@@ -1,9 +1,9 @@
 """A WebSocket between its two sides: the frames (``_wire``), and the line that carries the bytes.
 
-``WebSocket`` is the same for all lines; a ``Line`` is made by one of the two drivers:
+``WebSocket`` is the same for all lines; a ``Line`` is made by one of two:
 
-    _websocket_transport   asyncio: the event loop calls us with what it read; no task per connection
-    _websocket_stream      trio, and streams that an HTTP listener took: a task per connection reads
+    line       a socket of our own: read in the turns of the event loop, without a task per connection
+    stream     a stream that an HTTP listener took, and any where there is no epoll: a task per connection reads
 
 What comes in is given on in the same call that read it.  Nobody is woken for a message unless somebody waits for it::
 
@@ -32,8 +32,8 @@ from typing import Literal, Protocol
 
 import anyio
 
-from ._wire.frames import Decoder, FrameError, encode
-from .errors import MediaflowError
+from .._wire.frames import Decoder, FrameError, encode
+from ..errors import MediaflowError
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 

@@ -1,4 +1,4 @@
-"""The line of a WebSocket over an anyio byte stream: on trio, and behind an HTTP listener.
+"""The line of a WebSocket over an anyio byte stream: behind an HTTP listener, and where there is no epoll.
 
 One task reads and minds the deadline; a second one writes, and lives only while something waits to be written.  Where
 the stream is a plain socket that can be had (trio), the reading task waits until it is readable and then reads, and
@@ -19,9 +19,9 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.streams.tls import TLSStream
 
-from ._websocket_acks import FIRST, acknowledge_less
-from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
-from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
+from .acks import FIRST, acknowledge_less
+from .core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
+from .opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 
 LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 

@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI, parse_uri
 
-from ._websocket_core import Refused, Unreachable, report
+from .core import Refused, Unreachable, report
 
 MAX_HEAD = 32 * 1024
 """Longest head of a request or answer in bytes; browsers with cookies stay below."""

@@ -1,0 +1,19 @@
+from mediaflow._websocket.core cimport Cork
+from mediaflow._wire.poller cimport Poller, Watched
+
+
+cdef class Hub
+
+cdef class Member(Watched):
+    cdef readonly Hub hub
+    cdef public double due, filed
+
+
+cdef class Hub:
+    cdef readonly Poller poller
+    cdef readonly Cork cork
+    cdef readonly set _members
+    cdef readonly list _filed
+    cdef object _numbers
+
+    cpdef turn(self)

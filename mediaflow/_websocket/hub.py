@@ -1,0 +1,213 @@
+"""What the connections of one event loop share: its turns, their deadlines, and the cork of their WebSockets.
+
+This is the one file that knows the backends, for it asks three things of them that anyio does not have: a callback for
+a file descriptor, one for a time, and on trio a task that belongs to no other.  That file descriptor is the poller's
+(``_wire.poller``), so however many connections there are, the event loop watches one::
+
+    asyncio    add_reader and call_at: no task
+    trio       a system task, that lives as long as there are connections
+
+A turn reads all sockets that are ready, and then writes what was sent meanwhile, one write for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import math
+import sys
+import threading
+from typing import Any, cast
+
+from .._wire.poller import Poller, Watched
+from .core import Cork, report
+
+logger = logging.getLogger(__name__)
+
+
+class Member(Watched):
+    """A socket in a hub; to be derived from."""
+
+    def __init__(self, fd: int, hub: Hub) -> None:
+        self.hub = hub
+        self.due = math.inf
+        """When ``expired`` is to be called."""
+        self.filed = math.inf
+        """The earliest time at which the hub will look at ``due``."""
+
+    def expired(self) -> None:
+        """Called when ``due`` has come."""
+        raise NotImplementedError
+
+    def broke(self, error: Exception) -> None:
+        """Called with what ``happened`` or ``expired`` raised; the others go on."""
+        report(logger, "a connection", error)
+
+    def set_deadline(self, deadline: float) -> None:
+        """Have ``expired`` called at that time, in the place of the time said before."""
+        self.due = deadline
+        if deadline < self.filed:
+            self.hub.file(self)
+
+
+class Hub:
+    """The sockets of one event loop; ``current`` returns it."""
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        self.cork = Cork()
+        self._members: set[Member] = set()
+        self._filed: list[tuple[float, int, Member]] = []
+        self._numbers = itertools.count()
+
+    def enter(self, member: Member) -> None:
+        """Have a socket watched for reading."""
+        if not self._members:
+            self._attach()
+        self._members.add(member)
+        self.poller.watch(member, True, False)
+
+    def leave(self, member: Member) -> None:
+        """Let go of a socket, which may then be closed."""
+        self.poller.leave(member)
+        member.due = math.inf
+        self._members.discard(member)
+        if not self._members:
+            self._filed.clear()
+            self._detach()
+
+    def file(self, member: Member) -> None:
+        """Look at ``member.due`` when it comes."""
+        member.filed = member.due
+        heapq.heappush(self._filed, (member.due, next(self._numbers), member))
+        self._arm(member.due)
+
+    def now(self) -> float:
+        """Return the event loop's time."""
+        raise NotImplementedError
+
+    def _attach(self) -> None:
+        raise NotImplementedError
+
+    def _detach(self) -> None:
+        raise NotImplementedError
+
+    def _arm(self, when: float) -> None:
+        """Have ``look`` called at that time, or earlier."""
+        raise NotImplementedError
+
+    def turn(self) -> None:
+        """Read what there is, and write what was sent for it."""
+        self.cork.is_in = True
+        try:
+            self.poller.turn()
+        finally:
+            self.cork.pull()
+
+    def look(self) -> None:
+        """Tell those whose deadline has come."""
+        now = self.now()
+        while self._filed and self._filed[0][0] <= now:
+            _, _, member = heapq.heappop(self._filed)
+            member.filed = math.inf
+            if member.due <= now:
+                member.due = math.inf
+                try:
+                    member.expired()
+                except Exception as error:
+                    member.broke(error)
+            elif member.due < math.inf:
+                self.file(member)
+        if self._filed:
+            self._arm(self._filed[0][0])
+
+
+class _AsyncioHub(Hub):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def _attach(self) -> None:
+        self._loop.add_reader(self.poller.fd, self.turn)
+
+    def _detach(self) -> None:
+        self._loop.remove_reader(self.poller.fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, when: float) -> None:
+        if self._timer is None or when < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(when, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.look()
+
+
+class _TrioHub(Hub):
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: Any = None  # the scope of the wait
+        self._running = False
+
+    def now(self) -> float:
+        import trio
+
+        return trio.current_time()
+
+    def _attach(self) -> None:
+        import trio
+
+        if not self._running:
+            self._running = True
+            trio.lowlevel.spawn_system_task(self._run)
+
+    def _detach(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _arm(self, when: float) -> None:
+        if self._waiting is not None and when < self._waiting.deadline:
+            self._waiting.deadline = when
+
+    async def _run(self) -> None:
+        import trio
+
+        try:
+            while self._members:
+                with trio.CancelScope(deadline=self._filed[0][0] if self._filed else math.inf) as self._waiting:
+                    await trio.lowlevel.wait_readable(self.poller.fd)
+                self._waiting = None
+                self.turn()
+                self.look()
+        finally:
+            self._running, self._waiting = False, None
+
+
+class _Current(threading.local):
+    def __init__(self) -> None:
+        self.run: object = None
+        self.hub: Hub | None = None
+
+
+_current = _Current()
+
+
+def current() -> Hub:
+    """Return the hub of the event loop that runs."""
+    trio = cast(Any, sys.modules.get("trio"))
+    on_trio = trio is not None and trio.lowlevel.in_trio_run()
+    run = trio.lowlevel.current_trio_token() if on_trio else asyncio.get_running_loop()
+    if _current.hub is None or _current.run is not run:
+        _current.run = run
+        _current.hub = _TrioHub() if on_trio else _AsyncioHub(run)
+    return _current.hub

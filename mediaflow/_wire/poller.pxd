@@ -1,0 +1,26 @@
+"""The poller for code that cimports it: what has a socket derives from `Watched`."""
+
+
+cdef class Watched:
+    cdef readonly int fd
+    cdef readonly bint readable, writable
+    cdef bint _known
+
+    cpdef happened(self, bint readable, bint writable)
+    cpdef broke(self, error)
+
+
+cdef class Poller:
+    cdef readonly int fd
+    cdef readonly bytearray buffer
+    cdef char *_at
+    cdef Py_ssize_t _room
+    cdef set _watched
+    cdef list _left
+    cdef bint _turning
+
+    cpdef watch(self, Watched watched, bint readable, bint writable)
+    cpdef leave(self, Watched watched)
+    cpdef int turn(self) except -1
+    cpdef Py_ssize_t receive(self, Watched watched)
+    cpdef Py_ssize_t send(self, Watched watched, bytes data)
