@@ -152,7 +152,8 @@ class Intake:
     def _audio(self, data: bytes, track: str | None, chunk: int | None, timestamp_ms: int | None) -> bool:
         if track is None:
             track = self._default_track
-        samples, rest = divmod(len(data), self._sample_bytes)
+        size = len(data)
+        samples, rest = size // self._sample_bytes, size % self._sample_bytes
         if track not in self._tracks:
             self._engine.count("unannounced-track")
             self._session.drop(samples, "unannounced-track", self._ledger_track(track))

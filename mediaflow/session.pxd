@@ -22,7 +22,7 @@ cdef class LiveSession:
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes
 
-    @cython.locals(account=TrackAccount, edge=Edge, size=Py_ssize_t)
+    @cython.locals(account=TrackAccount, edge=Edge, size=Py_ssize_t, position=cython.longlong)
     cpdef bint push(self, data, str track=*) except *
     cdef TrackAccount _account(self, str track)
 

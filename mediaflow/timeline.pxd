@@ -1,29 +1,42 @@
 cimport cython
 
+cdef double GAP_FRAMES, ROUNDING_MS, PAUSE_MS, REPLAY_MS, LONGEST_GAP_MS, _FOLLOW, _WHOLE_FRAMES, _LARGEST_MS, _NO_TIME
+cdef long long FRAME_MS, _LONGEST_REPLAY, _CERTAIN, _BACK, _UNKNOWN
+
 
 cdef class _Track:
-    cdef public long long end, frame, repeats
-    cdef public object expected_ms, left_ms, chunk, skipped
-    cdef public bint fresh, blind, numberless
+    cdef public long long end, frame, repeats, chunk, skipped
+    cdef public double expected_ms, left_ms
+    cdef public bint fresh, blind, numberless, numbered
 
 
 @cython.final
 cdef class Timeline:
-    cdef long long _rate, _evidence
+    cdef long long _rate, _evidence, _chunk, _skipped
+    cdef bint _numbered
     cdef dict _tracks
-    cdef object _chunk, _skipped        # a carrier may number as it likes, beyond 64 bits too
     cdef object _elapsed_ms
 
-    @cython.locals(state=_Track, timed=bint)
+    @cython.locals(state=_Track, timed=bint, numbered=bint, number=cython.longlong, stamp_ms=double, advance=cython.longlong)
     cpdef place(self, str track, long long samples, chunk, timestamp_ms)
 
-    @cython.locals(other=_Track, ahead_ms=double)
-    cdef _begin(self, long long samples, timestamp_ms)
+    @cython.locals(other=_Track, ahead_ms=double, timed=bint)
+    cdef _begin(self, long long samples, double stamp_ms)
 
     @cython.locals(each=_Track, missing_ms=double, shift_ms=double)
-    cdef bint _set_clock(self, _Track state, long long samples, timestamp_ms) except -1
-    cdef _lost(self, _Track state, chunk, bint timed)
-    cdef _by_chunk(self, _Track state, lost)
+    cdef bint _set_clock(self, _Track state, long long samples, double stamp_ms) except -1
 
-    @cython.locals(late_ms=double, frame_ms=double, slack_ms=double, new=bint)
-    cdef _by_time(self, _Track state, lost, long long samples, timestamp_ms)
+    @cython.locals(own=cython.longlong, whole=cython.longlong)
+    cdef Py_ssize_t _lost(self, _Track state, bint numbered, long long number, bint timed) except? -99
+    cdef _by_chunk(self, _Track state, long long lost)
+
+    @cython.locals(late_ms=double, frame_ms=double, slack_ms=double, new=bint, near=double, whole=bint,
+                   frames=cython.longlong, missing=cython.longlong)
+    cdef _by_time(self, _Track state, long long lost, long long samples, double stamp_ms)
+
+
+@cython.locals(stamp_ms=double)
+cdef double _stamp(timestamp_ms) except? -99
+
+@cython.locals(number=Py_ssize_t)
+cdef Py_ssize_t _number(chunk) except? -99

@@ -44,6 +44,7 @@ Until it shows, the chunks are taken to count the track's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal, NamedTuple
 
 FRAME_MS = 20
@@ -60,7 +61,10 @@ _FOLLOW = 1 / 64
 _WHOLE_FRAMES = 0.25  # a gap this near to whole frames is whole frames: what gets lost is frames
 _LONGEST_REPLAY = 100  # two seconds of nothing but repeats are no repeats: the stamps stand still
 _CERTAIN = 8  # how far evidence for one numbering must be outweighed before the other is believed
-_LARGEST_MS = 2**53  # what a float holds exactly; no clock is there
+_LARGEST_MS = 2.0**53  # what a float holds exactly; no clock is there
+_NO_TIME = -inf  # in the place of a time that is not known
+_BACK = -1  # in the place of a number of lost frames
+_UNKNOWN = -2
 
 Numbering = Literal["unknown", "track", "socket"]
 
@@ -86,11 +90,12 @@ _BROKEN = Place(broken=True)
 
 
 class _Track:
-    def __init__(self, begin: int, frame: int, expected_ms: float | None) -> None:
+    def __init__(self, begin: int, frame: int, expected_ms: float) -> None:
         self.end = begin  # position of the next sample
         self.frame = frame  # samples in the last frame
         self.expected_ms = expected_ms
-        self.chunk: int | None = None
+        self.numbered = False  # whether the last frame on this socket had a chunk
+        self.chunk = 0
         self.skipped = 0  # of the socket, when the last frame came
         self.fresh = False  # nothing has come yet since the carrier reconnected
         self.left_ms = expected_ms  # what was expected, by the clock of the last socket
@@ -105,7 +110,8 @@ class Timeline:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._tracks: dict[str, _Track] = {}
-        self._chunk: int | None = None  # the last of the socket
+        self._numbered = False
+        self._chunk = 0  # the last of the socket
         self._skipped = 0  # chunk numbers that the socket left out
         self._elapsed_ms: Callable[[], float] | None = None  # until the new clock is set
         self._evidence = 0  # above 0 for chunks that count the socket's frames, below for the track's
@@ -128,33 +134,30 @@ class Timeline:
         """
         self._elapsed_ms = elapsed_ms
         for state in self._tracks.values():
-            state.chunk = None
+            state.numbered = False
             state.fresh = True
-            if state.expected_ms is not None:
+            if state.expected_ms > _NO_TIME:
                 state.left_ms = state.expected_ms
             if own_clock:
-                state.expected_ms = None
+                state.expected_ms = _NO_TIME
 
     def place(self, track: str, samples: int, chunk: int | None, timestamp_ms: int | None) -> Place:
         """Take the next frame to arrive, of ``samples`` on ``track``, and say where it stands."""
-        if timestamp_ms is not None and not -_LARGEST_MS < timestamp_ms < _LARGEST_MS:
-            timestamp_ms = None
+        stamp_ms = _stamp(timestamp_ms)
+        numbered = chunk is not None
+        number = _UNKNOWN if chunk is None else _number(chunk)
         state = self._tracks.get(track)
         if state is None:
-            place = self._begin(samples, timestamp_ms)
-            state = self._tracks[track] = _Track(place.begin or 0, samples, timestamp_ms)
+            place = self._begin(samples, stamp_ms)
+            state = self._tracks[track] = _Track(place.begin or 0, samples, stamp_ms)
         else:
-            timed = timestamp_ms is not None and not state.blind
-            if (
-                timestamp_ms is None
-                or state.blind
-                or (state.expected_ms is None and not self._set_clock(state, samples, timestamp_ms))
-            ):
-                place = self._by_chunk(state, self._lost(state, chunk, timed=False))
-                state.expected_ms = timestamp_ms if state.expected_ms is None else state.expected_ms
+            timed = stamp_ms > _NO_TIME and not state.blind
+            if not timed or (state.expected_ms == _NO_TIME and not self._set_clock(state, samples, stamp_ms)):
+                place = self._by_chunk(state, self._lost(state, numbered, number, False))
+                state.expected_ms = state.expected_ms if state.expected_ms > _NO_TIME else stamp_ms
             else:
-                place = self._by_time(state, self._lost(state, chunk, timed=True), samples, timestamp_ms)
-            if place.repeated:
+                place = self._by_time(state, self._lost(state, numbered, number, True), samples, stamp_ms)
+            if place is not IN_ORDER and place.repeated:
                 state.repeats += 1
                 if state.repeats <= _LONGEST_REPLAY:
                     return place
@@ -163,95 +166,115 @@ class Timeline:
                     state.blind = True
                 else:
                     state.numberless = True
-        if chunk is not None:
-            if self._chunk is not None and chunk > self._chunk:
-                self._skipped += chunk - self._chunk - 1
-            state.chunk = self._chunk = chunk
+        if numbered:
+            if self._numbered and number > self._chunk:
+                self._skipped += number - self._chunk - 1
+            state.numbered = self._numbered = True
+            state.chunk = self._chunk = number
             state.skipped = self._skipped
         state.fresh = False
         state.repeats = 0
         state.frame = samples
-        state.end += place.missing + samples
-        if state.expected_ms is not None:
-            state.expected_ms += (place.missing + samples) * 1000 / self._rate
+        advance = samples if place is IN_ORDER else samples + place.missing
+        state.end += advance
+        state.expected_ms += advance * 1000.0 / self._rate
         return place
 
-    def _begin(self, samples: int, timestamp_ms: int | None) -> Place:
+    def _begin(self, samples: int, stamp_ms: float) -> Place:
         """Set a track that begins beside one that runs where its timestamp says, or beside the last frame of it."""
         other = next(iter(self._tracks.values()), None)
         if other is None:
             return Place(begin=0)
-        if other.expected_ms is None and timestamp_ms is not None:
-            self._set_clock(other, samples, timestamp_ms)
-        if timestamp_ms is not None and other.expected_ms is not None:
-            ahead_ms = timestamp_ms - other.expected_ms
+        timed = stamp_ms > _NO_TIME
+        if timed and other.expected_ms == _NO_TIME:
+            self._set_clock(other, samples, stamp_ms)
+        if timed and other.expected_ms > _NO_TIME:
+            ahead_ms = stamp_ms - other.expected_ms
             if abs(ahead_ms) <= LONGEST_GAP_MS:
                 return Place(begin=other.end + round(ahead_ms * self._rate / 1000))
-        return Place(begin=other.end - samples, broken=timestamp_ms is not None)
+        return Place(begin=other.end - samples, broken=timed)
 
-    def _set_clock(self, state: _Track, samples: int, timestamp_ms: int) -> bool:
+    def _set_clock(self, state: _Track, samples: int, stamp_ms: float) -> bool:
         """Set the clock that has begun anew by ours, if there is something to set it by."""
-        if self._elapsed_ms is None or state.left_ms is None:
+        if self._elapsed_ms is None or state.left_ms == _NO_TIME:
             return False
-        missing_ms = max(self._elapsed_ms() - samples * 1000 / self._rate, 0.0)
-        shift_ms = timestamp_ms - missing_ms - state.left_ms
+        missing_ms = max(self._elapsed_ms() - samples * 1000.0 / self._rate, 0.0)
+        shift_ms = stamp_ms - missing_ms - state.left_ms
         for each in self._tracks.values():
-            if each.left_ms is not None:
+            if each.left_ms > _NO_TIME:
                 each.expected_ms = each.left_ms + shift_ms
         self._elapsed_ms = None
         return True
 
-    def _lost(self, state: _Track, chunk: int | None, timed: bool) -> int | None:
-        """Return how many frames of the track the numbers say are missing: -1 if they go back, None if unknown."""
-        if chunk is None or state.chunk is None or self._chunk is None or state.numberless:
-            return None
-        own, whole = chunk - state.chunk, chunk - self._chunk
+    def _lost(self, state: _Track, numbered: bool, number: int, timed: bool) -> int:
+        """Return how many frames of the track the numbers say are missing: ``_BACK`` if they go back, or ``_UNKNOWN``."""
+        if not numbered or not state.numbered or not self._numbered or state.numberless:
+            return _UNKNOWN
+        own, whole = number - state.chunk, number - self._chunk
         if len(self._tracks) == 1:
-            return max(own - 1, -1)
+            return own - 1 if own > 0 else _BACK
         if (own == 1) != (whole == 1):
             self._evidence = max(-_CERTAIN, min(_CERTAIN, self._evidence + (1 if whole == 1 else -1)))
         if self._evidence <= 0:
-            return max(own - 1, -1)
+            return own - 1 if own > 0 else _BACK
         if whole <= 0:
-            return -1
+            return _BACK
         if self._skipped + whole - 1 == state.skipped:
             return 0
         # Numbers are missing on the socket, and nobody says of which track: the timestamps know.  Without them the
         # tracks are taken to alternate.
-        return None if timed else max(round(own / len(self._tracks)) - 1, 0)
+        return _UNKNOWN if timed else max(round(own / len(self._tracks)) - 1, 0)
 
-    def _by_chunk(self, state: _Track, lost: int | None) -> Place:
-        if lost is None or lost == 0:
+    def _by_chunk(self, state: _Track, lost: int) -> Place:
+        if lost == _UNKNOWN or lost == 0:
             return IN_ORDER
-        if lost < 0:
+        if lost == _BACK:
             return _REPEATED
-        missing = lost * state.frame
-        if missing * 1000 > LONGEST_GAP_MS * self._rate:
+        if lost * state.frame * 1000.0 > LONGEST_GAP_MS * self._rate:
             return _BROKEN
-        return Place(missing, "reconnect" if state.fresh else "gap")
+        return Place(lost * state.frame, "reconnect" if state.fresh else "gap")
 
-    def _by_time(self, state: _Track, lost: int | None, samples: int, timestamp_ms: int) -> Place:
-        assert state.expected_ms is not None
-        late_ms = timestamp_ms - state.expected_ms
-        frame_ms = state.frame * 1000 / self._rate
-        slack_ms = max(GAP_FRAMES * frame_ms, ROUNDING_MS)
+    def _by_time(self, state: _Track, lost: int, samples: int, stamp_ms: float) -> Place:
+        late_ms = stamp_ms - state.expected_ms
         if lost == 0 and -PAUSE_MS < late_ms < PAUSE_MS:  # nearly every frame
             state.expected_ms += late_ms * _FOLLOW
             return IN_ORDER
-        new = lost is not None and lost >= 0
+        frame_ms = state.frame * 1000.0 / self._rate
+        slack_ms = max(GAP_FRAMES * frame_ms, ROUNDING_MS)
+        new = lost >= 0
         if not new and -REPLAY_MS <= late_ms <= -slack_ms:
             return _REPEATED
         if late_ms > LONGEST_GAP_MS or late_ms < -REPLAY_MS or (new and late_ms <= -PAUSE_MS):
-            if state.fresh and self._set_clock(state, samples, timestamp_ms):
-                return self._by_time(state, lost, samples, timestamp_ms)
+            if state.fresh and self._set_clock(state, samples, stamp_ms):
+                return self._by_time(state, lost, samples, stamp_ms)
             state.expected_ms += late_ms
             return _BROKEN
         if late_ms < slack_ms:
             state.expected_ms += late_ms * _FOLLOW
             return IN_ORDER
-        frames = lost if lost and abs(late_ms - lost * frame_ms) < slack_ms else round(late_ms / frame_ms)
+        frames = lost if lost > 0 and abs(late_ms - lost * frame_ms) < slack_ms else round(late_ms / frame_ms)
         near = GAP_FRAMES if frames == lost else _WHOLE_FRAMES
         whole = abs(late_ms - frames * frame_ms) <= near * frame_ms
         missing = frames * state.frame if whole else round(late_ms * self._rate / 1000)
-        state.expected_ms += (late_ms - missing * 1000 / self._rate) * _FOLLOW
+        state.expected_ms += (late_ms - missing * 1000.0 / self._rate) * _FOLLOW
         return Place(missing, "reconnect" if state.fresh else "gap")
+
+
+def _stamp(timestamp_ms: int | None) -> float:
+    """Return a time that may be computed with: ``_NO_TIME`` for one that is unknown, or is no time."""
+    if timestamp_ms is None:
+        return _NO_TIME
+    try:
+        stamp_ms = float(timestamp_ms)
+    except OverflowError:
+        return _NO_TIME
+    return stamp_ms if -_LARGEST_MS < stamp_ms < _LARGEST_MS else _NO_TIME
+
+
+def _number(chunk: int) -> int:
+    """Return a number that follows as ``chunk`` does: a carrier may number as it likes, beyond 64 bits too."""
+    try:
+        number = chunk
+    except OverflowError:  # where this is compiled
+        number = chunk % (1 << 62)
+    return number

@@ -25,7 +25,7 @@ cdef class WebSocket:
     cdef bint _masks, _refused, _receiving, _lost
     cdef Decoder _decoder
     cdef list _out
-    cdef Py_ssize_t _out_size
+    cdef Py_ssize_t _out_size, _out_limit
     cdef dict _pongs
 
     cpdef received(self, data, Py_ssize_t size=*)

@@ -164,7 +164,7 @@ class WebSocket:
         self._waiter: anyio.Event | None = None  # of who receives
         self._failure: Exception | None = None  # of `take`
         self._out: list[bytes] = []  # frames under a cork
-        self._out_size = 0
+        self._out_size, self._out_limit = 0, WRITE_LIMIT
         self._closing: tuple[int, str] | None = None  # what we said
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
         self._lost = False
@@ -357,7 +357,7 @@ class WebSocket:
             self._cork.hold(self)
         self._out.append(frame)
         self._out_size += len(frame)
-        if self._out_size > WRITE_LIMIT:
+        if self._out_size > self._out_limit:
             self._flush()
 
     def _flush(self) -> None:

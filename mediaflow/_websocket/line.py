@@ -147,10 +147,10 @@ class Line(Member):
         self.abort()
 
     def _end_reading(self) -> None:
-        """The peer has ended; what still waits to be written has some time."""
+        """The peer has ended; what still waits to be written has some time, but nothing is added to it."""
         if self._ended:
             return
-        self._ended = True
+        self._ended = self.full = True
         if not self._backlog or self._broken:
             self._lose()
         else:
@@ -178,7 +178,7 @@ class Line(Member):
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as it goes."""
-        if self._over or self._ending or self._broken:
+        if self._over or self._ending or self._ended or self._broken:
             return
         if self._tls is not None:
             self._encrypt(self._tls, data)
@@ -219,7 +219,7 @@ class Line(Member):
         data = data[max(sent, 0) :]
         self._waiting = len(data)
         self._backlog[:] = [data] if data else []
-        if self.full and self._waiting <= WRITE_LIMIT:
+        if self.full and self._waiting <= WRITE_LIMIT and not self._ended:
             self.full = False
             self._let_go()
         if not data:
@@ -241,7 +241,7 @@ class Line(Member):
 
     def end(self) -> None:
         """End our direction behind what is written."""
-        if self._ending or self._over or self._broken:
+        if self._ending or self._ended or self._over or self._broken:
             return
         self._ending = True
         if self._tls is not None:

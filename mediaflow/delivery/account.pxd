@@ -7,10 +7,18 @@ cdef class TrackAccount:
     cdef public object dropped
 
 
+@cython.final
+cdef class _Run:
+    cdef public str track
+    cdef public long long start, end
+
+
+@cython.final
 cdef class _Runs:
     cdef readonly list runs
 
-    cpdef add(self, str track, long long start, long long end)
+    @cython.locals(last=_Run)
+    cpdef add(self, str track, Py_ssize_t start, Py_ssize_t end)
 
 
 @cython.final

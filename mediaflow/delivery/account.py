@@ -135,24 +135,31 @@ class TrackAccount:
         }
 
 
+class _Run:
+    """Samples ``start`` to ``end`` (not included) of a track."""
+
+    def __init__(self, track: str, start: int, end: int) -> None:
+        self.track, self.start, self.end = track, start, end
+
+
 class _Runs:
-    """Runs of samples, by track, in the order in which they came."""
+    """Runs of samples in the order in which they came."""
 
     def __init__(self) -> None:
-        self.runs: list[tuple[str, int, int]] = []
+        self.runs: list[_Run] = []
 
     def add(self, track: str, start: int, end: int) -> None:
         if self.runs:
             last = self.runs[-1]
-            if last[0] == track and last[2] == start:
-                self.runs[-1] = (track, last[1], end)
+            if last.end == start and last.track == track:
+                last.end = end
                 return
-        self.runs.append((track, start, end))
+        self.runs.append(_Run(track, start, end))
 
     def real(self, concealed: Mapping[str, Sequence[Span]]) -> int:
         """Count the samples that are not concealed."""
         return sum(
-            end - start - _overlap(Span(start, end), concealed.get(track, ())) for track, start, end in self.runs
+            run.end - run.start - _overlap(Span(run.start, run.end), concealed.get(run.track, ())) for run in self.runs
         )
 
 
@@ -195,19 +202,19 @@ class SinkAccount:
         self._closed = reason
         if self._written.runs:
             undelivered = self._dropped.setdefault(reason, _Runs())
-            self._move(sum(end - start for _, start, end in self._written.runs), undelivered)
+            self._move(sum(run.end - run.start for run in self._written.runs), undelivered)
 
     def _move(self, samples: int, to: _Runs) -> None:
         runs = self._written.runs
         done = 0
-        for track, start, end in runs:
+        for run in runs:
             if samples <= 0:
                 break
-            taken = min(samples, end - start)
-            to.add(track, start, start + taken)
+            taken = min(samples, run.end - run.start)
+            to.add(run.track, run.start, run.start + taken)
             samples -= taken
-            if start + taken < end:
-                runs[done] = (track, start + taken, end)
+            run.start += taken
+            if run.start < run.end:
                 break
             done += 1
         del runs[:done]

@@ -1,0 +1,191 @@
+"""The poller, over pairs of real sockets, against what `select.epoll` and the sockets themselves say."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import socket
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from mediaflow._wire.poller import BROKEN, NOTHING, Poller, Watched
+
+
+class Socket(Watched):
+    """Keeps what happened, and does what it is told then."""
+
+    def __init__(self, fd: int) -> None:
+        self.events: list[tuple[bool, bool]] = []
+        self.errors: list[Exception] = []
+        self.then = lambda: None
+
+    def happened(self, readable: bool, writable: bool) -> None:
+        self.events.append((readable, writable))
+        self.then()
+
+    def broke(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Twenty connections; the first of each is ours."""
+    made = [socket.socketpair() for _ in range(20)]
+    for ours, _ in made:
+        ours.setblocking(False)
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+Pairs = list[tuple[socket.socket, socket.socket]]
+
+
+def test_a_turn_tells_all_that_are_ready_and_no_other(pairs: Pairs) -> None:
+    """Its own descriptor is readable exactly while a turn would find something."""
+    poller = Poller()
+    sockets = [Socket(ours.fileno()) for ours, _ in pairs]
+    for each in sockets:
+        poller.watch(each, True, False)
+    assert len(poller) == 20
+    outer = select.epoll()
+    outer.register(poller.fd, select.EPOLLIN)
+    assert poller.turn() == 0 and outer.poll(0) == []
+    for _, theirs in pairs[::3]:
+        theirs.send(b"x")
+    assert outer.poll(0) == [(poller.fd, select.EPOLLIN)]
+    assert poller.turn() == 7
+    assert [each.events for each in sockets] == [[(True, False)] if index % 3 == 0 else [] for index in range(20)]
+    assert poller.turn() == 7  # it is still there
+    for each in sockets:
+        poller.receive(each)
+    assert poller.turn() == 0 and outer.poll(0) == []
+    outer.close()
+
+
+def test_what_is_received_and_sent(pairs: Pairs) -> None:
+    """Bytes, a full socket, an end and a broken connection each have their answer."""
+    poller = Poller()
+    ours, theirs = pairs[0]
+    each = Socket(ours.fileno())
+    assert poller.receive(each) == NOTHING
+    theirs.send(b"hello")
+    assert poller.receive(each) == 5 and poller.buffer[:5] == b"hello"
+    theirs.send(bytes(range(256)) * 300)
+    assert poller.receive(each) == len(poller.buffer) == 65_536
+    assert bytes(poller.buffer) == bytes(range(256)) * 256
+    assert poller.receive(each) == 256 * 44
+    assert poller.send(each, b"abc") == 3 and theirs.recv(9) == b"abc"
+    sent = 0
+    while (size := poller.send(each, bytes(100_000))) > 0:
+        sent += size
+    assert size == NOTHING
+    got = 0
+    while got < sent:
+        got += len(theirs.recv(1 << 20))
+    theirs.shutdown(socket.SHUT_WR)
+    assert poller.receive(each) == 0
+    theirs.close()
+    assert poller.send(each, b"x") == BROKEN
+
+
+def test_a_reset_is_told_to_who_reads_and_to_who_writes() -> None:
+    """Data that came before is had first; watched for nothing, it is still told."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    ours.setblocking(False)
+    poller, each = Poller(), Socket(ours.fileno())
+    poller.watch(each, False, False)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    theirs.close()
+    assert poller.turn() == 1 and each.events == [(True, True)]
+    assert poller.receive(each) == BROKEN
+    poller.leave(each)
+    ours.close()
+
+
+def test_watching_for_room(pairs: Pairs) -> None:
+    """Writable is told while it is asked for and there is room."""
+    poller = Poller()
+    ours, theirs = pairs[0]
+    each = Socket(ours.fileno())
+    poller.watch(each, True, True)
+    assert (each.readable, each.writable) == (True, True)
+    assert poller.turn() == 1 and each.events == [(False, True)]
+    while poller.send(each, bytes(100_000)) > 0:
+        pass
+    assert poller.turn() == 0
+    theirs.recv(1 << 20)
+    assert poller.turn() == 1
+    poller.watch(each, True, False)
+    assert poller.turn() == 0
+    assert (each.readable, each.writable) == (True, False)
+
+
+def test_one_that_breaks_does_not_stop_the_others(pairs: Pairs) -> None:
+    """It is told what it raised, and all the others of the turn have theirs."""
+    poller = Poller()
+    sockets = [Socket(ours.fileno()) for ours, _ in pairs]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for each, (_, theirs) in zip(sockets, pairs, strict=True):
+        each.then = fail
+        poller.watch(each, True, False)
+        theirs.send(b"x")
+    assert poller.turn() == 20
+    assert [len(each.errors) for each in sockets] == [1] * 20
+    assert isinstance(sockets[0].errors[0], ZeroDivisionError)
+
+
+def test_who_leaves_in_a_turn_is_told_nothing_more_in_it(pairs: Pairs) -> None:
+    """Whoever comes first sends all others away, and lets go of them: their events of this turn come to nobody."""
+    poller = Poller()
+    sockets = [Socket(ours.fileno()) for ours, _ in pairs]
+    alive = weakref.WeakSet(sockets)
+
+    def alone() -> None:
+        for each in list(poller_sockets):
+            if not each.events:
+                poller.leave(each)
+                poller_sockets.remove(each)
+        gc.collect()
+
+    poller_sockets = sockets
+    for each, (_, theirs) in zip(sockets, pairs, strict=True):
+        each.then = alone
+        poller.watch(each, True, False)
+        theirs.send(b"x")
+    del each
+    assert poller.turn() == 20
+    assert len(poller) == len(sockets) == 1
+    gc.collect()
+    assert len(alive) == 1
+
+
+def test_what_the_kernel_refuses_is_an_error(pairs: Pairs) -> None:
+    """A closed socket cannot be watched; leaving one that is not watched is nothing."""
+    poller, each = Poller(), Socket(pairs[0][0].fileno())
+    poller.leave(each)
+    pairs[0][0].close()
+    with pytest.raises(OSError, match="watched") as caught:
+        poller.watch(each, True, False)
+    assert caught.value.errno == errno.EBADF
+    assert len(poller) == 0
+
+
+def test_its_descriptor_goes_with_it() -> None:
+    """Nothing is left open, and no child inherits it."""
+    poller = Poller()
+    fd = poller.fd
+    assert not os.get_inheritable(fd)
+    del poller
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
