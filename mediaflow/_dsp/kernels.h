@@ -25,7 +25,7 @@ void mediaflow_alaw_encode(const char *data, char *out, int64_t count);
 /* step_kernel.c. Vectors run past the last output asked for: buffers of `count` floats need SLACK more. */
 enum {
     STRIDE = 16,        /* taps of a filter come in groups of so many, padded with zeros */
-    SLACK = 160,
+    SLACK = 80,         /* half of the widest tile: a smaller rest is made in narrower ones */
 };
 
 /* The taps of one phase that meet one of the interleaved input streams. No groups: a single tap; no taps: nothing. */
