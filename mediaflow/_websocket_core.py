@@ -22,7 +22,6 @@ may overtake our close frame.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import traceback
@@ -151,8 +150,10 @@ class WebSocket:
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
         self._lost = False
         self._gone: anyio.Event | None = None  # set when the line is lost
-        self._pings = itertools.count(1)
-        self._pongs: dict[bytes, anyio.Event] = {}
+        self._pings = 0
+        self.ponged = 0
+        """The number of the last of our pings that was answered: the peer has read all that was sent before it."""
+        self._pong: anyio.Event | None = None  # set by the next one that is, and at the end
         self._pinged: float | None = None  # when the keepalive ping went out that is not answered yet
         line.set_deadline(line.now() + PING_INTERVAL)
 
@@ -279,12 +280,11 @@ class WebSocket:
             self._write(encode(PONG, data, self._masks))
         elif opcode == PONG:
             self._pinged = None
-            if data in self._pongs:
-                # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
-                for sent in list(self._pongs):
-                    self._pongs.pop(sent).set()
-                    if sent == data:
-                        break
+            number = int.from_bytes(data, "big")
+            # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
+            if self.ponged < number <= self._pings:
+                self.ponged = number
+                self._tell_pong()
         elif self._closing is None:
             code = int.from_bytes(data[:2], "big") if data else 1005  # the code that stands for none
             self._write(encode(CLOSE, data, self._masks))
@@ -312,16 +312,25 @@ class WebSocket:
 
     async def ping(self) -> None:
         """Send a ping and wait for its pong: the peer has then read everything sent before."""
+        number = self.ping_nowait()
+        while self.ponged < number:
+            if self._end is not None or self._lost:
+                self._check()
+            if self._pong is None:
+                self._pong = anyio.Event()
+            await self._pong.wait()
+
+    def ping_nowait(self) -> int:
+        """Send a ping and return its number, which ``ponged`` reaches with its pong; raise ``Closed`` at the end."""
         self._check()
-        data = next(self._pings).to_bytes(4, "big")
-        self._pongs[data] = pong = anyio.Event()
-        self._write(encode(PING, data, self._masks))
-        try:
-            await pong.wait()
-        finally:
-            answered = self._pongs.pop(data, None) is None
-        if not answered or self._end is not None:
-            self._check()
+        self._pings += 1
+        self._write(encode(PING, self._pings.to_bytes(4, "big"), self._masks))
+        return self._pings
+
+    def _tell_pong(self) -> None:
+        if self._pong is not None:
+            self._pong.set()
+            self._pong = None
 
     def _check(self) -> None:
         if self._end is not None:
@@ -364,11 +373,15 @@ class WebSocket:
             self._send_close(code, reason)
             self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
         if not self._receiving:
-            self._inbox.clear()
-            self._take = _throw_away
-            if self._refused:
-                self._go_on()
+            self.ignore()
         await self._wait_gone()
+
+    def ignore(self) -> None:
+        """Throw away what the peer sent and still sends, without a task that takes it; its pings are answered."""
+        self._inbox.clear()
+        self._take = _throw_away
+        if self._refused:
+            self._go_on()
 
     async def abort(self) -> None:
         """Cut the line without a handshake, as a crash does; no error if it is closed already."""
@@ -438,8 +451,7 @@ class WebSocket:
 
     def _wake_all(self) -> None:
         self._wake()
-        for pong in self._pongs.values():
-            pong.set()
+        self._tell_pong()
 
     def expired(self) -> None:
         """The deadline has passed: ping the peer, give it up, or cut the line behind a close."""

@@ -44,6 +44,7 @@ class AudioStream:
     def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
         self._session, self._socket, self._rate = session, socket, sample_rate
         self._sending = self._finished = False
+        socket.ignore()
 
     async def send(self, pcm: bytes) -> None:
         """Send whole samples, waiting for room; raise ``EkaError`` (``stream-lost``, ``stream-unknown``)."""
@@ -53,17 +54,20 @@ class AudioStream:
         """Send whole samples if that needs no waiting, else return False."""
         return self._socket.send_nowait(pcm if self._rate is None else self._message(pcm))
 
-    async def read(self) -> bool:
-        """Wait until the service has read what was sent, for it answers a ping only then; False if it has closed."""
-        try:
-            await self._socket.ping()
-        except Closed:
-            return False
-        return True
-
     async def closed(self) -> None:
         """Wait until the service closes, which it should not do before ``finish``."""
         await self._socket.wait_closed()
+
+    def mark(self) -> int:
+        """Ask how far the service has read, by a ping, which it answers then; return the number of what was asked."""
+        with suppress(Closed):
+            return self._socket.ping_nowait()
+        return self.reached + 1  # never
+
+    @property
+    def reached(self) -> int:
+        """The number of the last mark that is answered: the service has read what was sent before it."""
+        return self._socket.ponged
 
     async def finish(self, timeout_s: float = CLOSE_S) -> None:
         """Send ``stop`` and wait for the close that says that all is stored.
