@@ -374,7 +374,7 @@ class WebSocket:
             self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
         if not self._receiving:
             self.ignore()
-        await self._wait_gone()
+        await self.wait_gone()
 
     def ignore(self) -> None:
         """Throw away what the peer sent and still sends, without a task that takes it; its pings are answered."""
@@ -387,7 +387,7 @@ class WebSocket:
         """Cut the line without a handshake, as a crash does; no error if it is closed already."""
         if not self._lost:
             self._line.abort()
-            await self._wait_gone()
+            await self.wait_gone()
 
     async def wait_closed(self) -> Closed:
         """Wait until the peer closes, ignoring what it still sends, and return how it did."""
@@ -407,9 +407,10 @@ class WebSocket:
             if not self._lost:
                 self._line.abort()
                 with anyio.CancelScope(shield=True):
-                    await self._wait_gone()
+                    await self.wait_gone()
 
-    async def _wait_gone(self) -> None:
+    async def wait_gone(self) -> None:
+        """Wait until the line is gone, which it is some time behind the close."""
         if not self._lost:
             if self._gone is None:
                 self._gone = anyio.Event()

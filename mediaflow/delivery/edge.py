@@ -54,8 +54,8 @@ class Edge:
         self._busy = True
         self._closing = False
         self._scope = anyio.CancelScope()
-        self._work = anyio.Event()
-        self._room = anyio.Event()
+        self._work: anyio.Event | None = None  # while the sink's task has nothing to do
+        self._room: anyio.Event | None = None  # once the source had to wait
 
     def full(self) -> bool:
         """True while the source should wait."""
@@ -89,7 +89,7 @@ class Edge:
             self._queued += frame.sample_count
         self._queue.append(item)
         self._busy = True
-        self._work.set()
+        self._tell_work()
         if self._queued > self._bound and not self._blocks:
             self._drop_oldest()
 
@@ -107,14 +107,14 @@ class Edge:
     async def room(self) -> None:
         """Wait while the queue is full."""
         while self.full():
-            if self._room.is_set():
+            if self._room is None or self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
 
     def close(self) -> None:
         """Say that nothing more will come."""
         self._closing = True
-        self._work.set()
+        self._tell_work()
 
     def confirm(self) -> None:
         """Bring the account up to what the writer says."""
@@ -154,7 +154,7 @@ class Edge:
                 reason = self.failure.code
             self._drain(reason)
             self.account.close(reason)
-            self._room.set()
+            self._tell_room()
 
     async def _feed(self, writer: Writer) -> None:
         while True:
@@ -166,12 +166,20 @@ class Edge:
                     self.account.write(item)
                 await writer.write(item)
                 if not self.full():
-                    self._room.set()
+                    self._tell_room()
             self._busy = False
             if self._closing:
                 return
             self._work = anyio.Event()
             await self._work.wait()
+
+    def _tell_work(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    def _tell_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _drain(self, reason: str) -> None:
         while self._queue:
@@ -193,7 +201,7 @@ class Edge:
         if self.failure is None:
             self.failure = failure
             self._drain(failure.code)
-            self._room.set()
+            self._tell_room()
             self._failed(self)
 
 
