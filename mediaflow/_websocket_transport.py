@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
@@ -230,6 +231,13 @@ async def open_url(
     url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
 ) -> AbstractAsyncContextManager[WebSocket]:
     """Open a connection, to be closed by leaving the block; raises OSError, ``Refused`` or ``Unreachable``."""
+    return _leaving(await open_in(None, url, headers, tls, max_message))
+
+
+async def open_in(
+    tasks: TaskGroup | None, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+) -> WebSocket:
+    """Open a connection, to be closed with ``leave``; it needs no task of ``tasks``.  Raises as ``open_url``."""
     uri = parse(url)
     secure: dict[str, Any] = {}
     if uri.secure:
@@ -240,7 +248,7 @@ async def open_url(
         lambda: _ClientOpening(opening, max_message), uri.host, uri.port, **secure
     )
     try:
-        return _leaving(await protocol.opened)
+        return await protocol.opened
     except BaseException:
         protocol.abort()
         raise

@@ -9,10 +9,11 @@ for the rest; where it does not come in ``close_timeout_s`` the result is fetche
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal
 
+from anyio.abc import TaskGroup
 from msgspec import Meta
 
 from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka
@@ -38,12 +39,11 @@ class EkaStream(EkaSink, frozen=True):
         float, Meta(ge=30, description="how long the service may take to store the last audio and close")
     ] = eka.stream.CLOSE_S
 
-    @asynccontextmanager
-    async def carry(self, client: eka.EkaClient, session: eka.Session, format: AudioFormat) -> AsyncIterator[EkaWriter]:
-        async with eka.stream.connect(session, format.sample_rate if self.in_json else None) as stream:
-            writer = _Writer(self, session, stream, format)
-            yield writer
-            await writer.finish()
+    async def writer(
+        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+    ) -> EkaWriter:
+        stream = await eka.stream.open_in(tasks, session, format.sample_rate if self.in_json else None)
+        return _Writer(self, session, stream, format)
 
 
 class _Writer(EkaWriter):
@@ -103,6 +103,16 @@ class _Writer(EkaWriter):
                 await self._send_audio(self._size)
 
     async def finish(self) -> None:
+        try:
+            await self._finish()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def abort(self) -> None:
+        await self._stream.abort()
+
+    async def _finish(self) -> None:
         """Send the rest and wait until all is stored; raise ``SinkError`` if the stream is lost."""
         while self._pending:
             await self._send_audio(min(self._size, len(self._pending)))
