@@ -25,7 +25,6 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
@@ -139,7 +138,7 @@ class WebSocket:
         self._masks = not server
         self._decoder = Decoder(server, max_message)
         self._take: Callable[[bytes], bool] = self._keep
-        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._inbox: list[tuple[int, bytes]] = []  # of a few: an empty deque takes 760 bytes
         self._refused = False  # what the decoder holds is wanted by nobody yet, and the line is paused
         self._receiving = False
         self._waiter: anyio.Event | None = None  # of who receives
@@ -177,7 +176,7 @@ class WebSocket:
                     await self._wait()
         finally:
             self._receiving = False
-        opcode, message = self._inbox.popleft()
+        opcode, message = self._inbox.pop(0)
         if self._refused and len(self._inbox) <= MAX_WAITING // 4:
             self._go_on()
         return message.decode() if opcode == TEXT else message
@@ -196,7 +195,7 @@ class WebSocket:
         self._begin_receiving()
         try:
             while self._inbox:
-                if not take(self._inbox.popleft()[1]):
+                if not take(self._inbox.pop(0)[1]):
                     await ready()
             self._take = take
             if self._refused:

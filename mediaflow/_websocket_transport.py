@@ -15,6 +15,7 @@ import asyncio
 import math
 import ssl
 import threading
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
@@ -144,8 +145,8 @@ class TransportLine(_Line, asyncio.BufferedProtocol):
         transport.set_protocol(self)
 
 
-class _Opening(asyncio.Protocol):
-    """A connection up to its handshake."""
+class _Opening(asyncio.BufferedProtocol):
+    """A connection up to its handshake.  Of the same kind as a ``TransportLine``: uvloop would hold on to another."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -153,6 +154,16 @@ class _Opening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _shared.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received(bytes(_shared.view[:nbytes]))
+
+    @abstractmethod
+    def received(self, data: bytes) -> None:
+        """Take what came."""
 
     def abort(self) -> None:
         """Cut the line."""
@@ -169,7 +180,7 @@ class _ServerOpening(_Opening):
         self._timer = self._loop.call_later(OPEN_TIMEOUT, self.abort)
         all.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         if not self._answered and (outcome := self._opening.receive(data)) is not None:
             self._answer(outcome)
 
@@ -206,7 +217,7 @@ class _ClientOpening(_Opening):
         super().connection_made(transport)
         cast(asyncio.Transport, transport).write(self._opening.request)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         if self.opened.done():
             return
         assert self._transport is not None

@@ -47,13 +47,13 @@ class Edge:
         self._sink, self._stream, self._format, self._tracks = sink, stream, format, tracks
         self._failed, self._note = failed, note
         self._bound = sink.queue_ms * format.sample_rate * len(tracks) // 1000
-        self._queue: deque[Item] = deque()
+        self._queue: deque[Item] | None = None  # made when something has to wait: an empty one takes 760 bytes
         self._queued = 0
         self._blocks = sink.when_full == "block"
         self._writer: Writer | None = None
         self._busy = True
         self._closing = False
-        self._scope = anyio.CancelScope()
+        self._scope = anyio.CancelScope(shield=True)
         self._work: anyio.Event | None = None  # while the sink's task has nothing to do
         self._room: anyio.Event | None = None  # once the source had to wait
 
@@ -87,6 +87,8 @@ class Edge:
                 self.account.drop(frame, "queue-full")
                 return
             self._queued += frame.sample_count
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(item)
         self._busy = True
         self._tell_work()
@@ -102,7 +104,8 @@ class Edge:
                 self._queued -= item.sample_count
             else:
                 kept.append(item)
-        self._queue.extendleft(reversed(kept))
+        if self._queue is not None:
+            self._queue.extendleft(reversed(kept))
 
     async def room(self) -> None:
         """Wait while the queue is full."""
@@ -133,8 +136,15 @@ class Edge:
         self._give_up(failure)
         self._scope.cancel()
 
+    def limit(self, deadline: float) -> None:
+        """Cut the sink off at that time, unless it is to be cut off before; what is left is booked as ``deadline``."""
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
     async def run(self) -> None:
-        """Open the sink, feed it until ``close``, finish it, and settle the account.  Raises only if cancelled."""
+        """Open the sink, feed it until ``close``, finish it, and settle the account.
+
+        It is shielded: only ``stop`` and ``limit`` end it earlier.
+        """
         reason = "unconfirmed"
         try:
             with self._scope:
@@ -143,9 +153,8 @@ class Edge:
                     self._writer = writer
                     writer.note = self._note
                     await self._feed(writer)
-        except anyio.get_cancelled_exc_class():
-            self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))
-            raise
+            if self._scope.cancelled_caught:
+                self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))
         except Exception as error:  # the engine's border: a sink's fault ends that sink alone
             self._fail(error)
         finally:
@@ -167,6 +176,7 @@ class Edge:
                 await writer.write(item)
                 if not self.full():
                     self._tell_room()
+            self._queue = None
             self._busy = False
             if self._closing:
                 return
