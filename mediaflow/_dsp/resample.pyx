@@ -24,6 +24,7 @@ from libc.string cimport memset
 from math import gcd
 
 from mediaflow._dsp.filter cimport FAST, ROWS, STRICT, Filter, get_filter, halving
+from mediaflow._dsp.kernels cimport SCRATCH
 from mediaflow._dsp.span cimport Span, hold_pcm
 from mediaflow._dsp.stage cimport Stage
 from mediaflow._dsp.step cimport (
@@ -35,6 +36,8 @@ from mediaflow._dsp.step cimport (
     step_open,
     step_ready,
     step_restart,
+    step_scratch,
+    step_size,
     step_take,
     step_take_pcm,
 )
@@ -116,15 +119,26 @@ cdef class Resampler(Stage):
     cdef int _open(self) except -1:
         """Open a step for each filter, with room for a frame at a time."""
         cdef Filter made
-        cdef int64_t rate = self.rate_in
+        cdef int64_t rate = self.rate_in, size = 0
         self._steps = <Step *>calloc(len(self._filters), sizeof(Step))
         if self._steps == NULL:
             raise MemoryError
         for made in self._filters:
             self._count += 1
             step_open(&self._steps[self._count - 1], &made.coefficients, min(rate // FRAMES + 1, BLOCK))
+            size += step_size(&self._steps[self._count - 1])
             rate = rate * made.coefficients.up // made.coefficients.down
+        if size > SCRATCH:
+            raise MemoryError(f"{self.rate_in} to {self.rate_out} Hz takes {size} floats, and there are {SCRATCH}")
         return 0
+
+    cdef void _lend(self) noexcept nogil:
+        """Let the steps compute in the memory of this thread, for one call."""
+        cdef float *sums = step_scratch()
+        cdef int i
+        for i in range(self._count):
+            self._steps[i].sums = sums
+            sums += step_size(&self._steps[i])
 
     cdef int64_t _due(self, int64_t samples) noexcept nogil:
         """Count the outputs that ``samples`` more will determine."""
@@ -158,6 +172,7 @@ cdef class Resampler(Stage):
     cdef char *_take(self, const char *pcm, int64_t count, char *out) except NULL nogil:
         """Take in ``count`` samples, and write what is then due to ``out``; return its end."""
         cdef int64_t size
+        self._lend()
         while count > 0:
             size = min(count, self._steps[0].block)
             step_take_pcm(&self._steps[0], pcm, size)
@@ -185,6 +200,7 @@ cdef class Resampler(Stage):
         cdef int64_t left, size
         cdef int i
         memset(silence, 0, sizeof(silence))
+        self._lend()
         for i in range(self._count):
             left = self._steps[i].filter.reach
             while left > 0:

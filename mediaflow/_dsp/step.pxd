@@ -16,11 +16,13 @@ cdef struct Step:
     int64_t first               # position in each stream of its first float here
     int64_t received, returned
     int64_t limit               # outputs that may be returned, before the rest of a stream is all zeros
-    float *sums                 # outputs, each phase in `room` floats
+    float *sums                 # outputs, each phase in `room` floats; `step_size` of them, lent by who calls
     int64_t room
     char *pcm                   # outputs of rounds that are not due as a whole; NULL before there are any
 
 cdef int step_open(Step *step, const Coefficients *filter, int64_t block) except -1 nogil
+cdef float *step_scratch() noexcept nogil
+cdef int64_t step_size(const Step *step) noexcept nogil
 cdef void step_close(Step *step) noexcept nogil
 cdef void step_restart(Step *step) noexcept nogil
 cdef int64_t step_ready(const Step *step, int64_t received) noexcept nogil

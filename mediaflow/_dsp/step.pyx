@@ -18,6 +18,7 @@ from mediaflow._dsp.kernels cimport (
     mediaflow_pick,
     mediaflow_polyphase,
     mediaflow_rows,
+    mediaflow_scratch,
     mediaflow_to_pcm,
     mediaflow_zeros,
 )
@@ -40,8 +41,7 @@ cdef int step_open(Step *step, const Coefficients *of, int64_t block) except -1 
     step.capacity = (2 * of.reach + block) // of.streams + SLACK + 3 * STRIDE if of.taps else block
     step.room = (block // of.down + 2 if of.shape == LANES else min(block * of.up // of.down + 2, OUTPUTS)) + SLACK
     step.streams = mediaflow_zeros(of.streams * step.capacity)
-    step.sums = mediaflow_zeros(_phases(step) * step.room)
-    if step.streams == NULL or step.sums == NULL:
+    if step.streams == NULL:
         with gil:
             raise MemoryError
     step_restart(step)
@@ -53,9 +53,18 @@ cdef inline int64_t _phases(const Step *step) noexcept nogil:
     return step.filter.up if step.filter.shape == LANES else 1
 
 
+cdef float *step_scratch() noexcept nogil:
+    """Return SCRATCH floats of this thread."""
+    return mediaflow_scratch()
+
+
+cdef int64_t step_size(const Step *step) noexcept nogil:
+    """Count the floats of ``sums``, whole cache lines."""
+    return (_phases(step) * step.room + 15) // 16 * 16
+
+
 cdef void step_close(Step *step) noexcept nogil:
     free(step.streams)
-    free(step.sums)
     free(step.pcm)
 
 
