@@ -8,7 +8,7 @@ walk once more when it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -44,17 +44,8 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
     output: AudioFormat
     output_tracks: Tracks
-
-    @property
-    def path(self) -> tuple[Rate | Join, ...]:
-        """What happens to sample positions on the way."""
-        path: list[Rate | Join] = []
-        for step in self.steps:
-            if step.applies and isinstance(step.transform, Joiner):
-                path.append(Join(step.transform.output_track, step.transform.keeps(step.tracks)))
-            if step.input.sample_rate != step.output.sample_rate:
-                path.append(Rate(step.input.sample_rate, step.output.sample_rate))
-        return tuple(path)
+    path: tuple[Rate | Join, ...]
+    """What happens to sample positions on the way."""
 
     def open(self) -> dict[str, Chain]:
         """Open what each track goes through, neighbours fused where they can be; what tracks share is one object."""
@@ -98,7 +89,15 @@ def plan(pipeline: Pipeline, format: AudioFormat, tracks: Tracks) -> Plan:
         with walk.at(("sinks", index)):
             sink.check_format(walk.format, walk.tracks)
     walk.stop_if_wrong()
-    return Plan(format, tracks, tuple(walk.steps), walk.format, walk.tracks)
+    return Plan(format, tracks, tuple(walk.steps), walk.format, walk.tracks, tuple(_path(walk.steps)))
+
+
+def _path(steps: Iterable[Step]) -> Iterator[Rate | Join]:
+    for step in steps:
+        if step.applies and isinstance(step.transform, Joiner):
+            yield Join(step.transform.output_track, step.transform.keeps(step.tracks))
+        if step.input.sample_rate != step.output.sample_rate:
+            yield Rate(step.input.sample_rate, step.output.sample_rate)
 
 
 def check(pipeline: Pipeline) -> list[Plan]:

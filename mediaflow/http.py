@@ -37,6 +37,10 @@ RETRIES_S = 45.0
 LONGEST_PAUSE_S = 60.0
 """The longest ``Retry-After`` that is honoured; what asks for more is returned to the caller."""
 
+IDLE, IDLE_S = 20, 5.0
+"""So many connections are kept for the next request, so many seconds; how many are made is not bounded, for an answer
+may be long in coming, and a call must not wait for another's."""
+
 T = TypeVar("T")
 
 
@@ -153,7 +157,12 @@ async def connect(
 
     verify = tls if tls is not None else default_tls() if urlsplit(base_url).scheme == "https" else _no_tls()
     async with httpx.AsyncClient(
-        base_url=base_url, timeout=timeout_s, verify=verify, trust_env=False, headers={"User-Agent": "mediaflow"}
+        base_url=base_url,
+        timeout=timeout_s,
+        verify=verify,
+        trust_env=False,
+        headers={"User-Agent": "mediaflow"},
+        limits=httpx.Limits(max_keepalive_connections=IDLE, keepalive_expiry=IDLE_S),
     ) as client:
         yield Client(client, wait, attempts)
 

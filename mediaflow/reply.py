@@ -21,20 +21,22 @@ What had not been confirmed by then is booked as dropped, under the same word or
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
 from . import graph
-from .component import Session, Sink
+from .component import Sink
 from .config import Reply
 from .delivery.edge import Edge
 from .errors import MediaflowError, SessionError, SinkError, SourceError
 from .frame import SpeechStarted, Stream
-from .session import LiveSession
+from .session import Facts, Held, LiveSession
+
+if TYPE_CHECKING:
+    from .runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +51,14 @@ class LiveReply:
         self,
         reply: Reply,
         call: LiveSession,
-        count: Callable[[str, int], None],
-        sink_failed: Callable[[Edge], None],
+        runner: Runner,
     ) -> None:
         self.over = anyio.Event()
         """Set when it has ended and its account is settled."""
         self._reply, self._call = reply, call
         self._decided = anyio.Event()  # whether this call can be spoken to
         self._speaker: Sink | None = None
-        self._count, self._sink_failed = count, sink_failed
+        self._runner = runner
         self._front = anyio.CancelScope()
         self._session: LiveSession | None = None
         self._stopped = ""
@@ -79,7 +80,7 @@ class LiveReply:
             status = self._status()
             self._call.note("ReplyEnded", status=status)
             if status == "failed":
-                self._count("reply-failed", 1)
+                self._runner.count("reply-failed")
                 logger.error("call %s: the reply failed: %s", self._call.stream.id, self._why())
             else:
                 logger.info("call %s: the reply has ended: %s", self._call.stream.id, status)
@@ -108,23 +109,24 @@ class LiveReply:
 
     # What its source calls.
 
-    @asynccontextmanager
-    async def open(self, stream: Stream) -> AsyncIterator[Session]:
+    def open(self, stream: Stream) -> Held:
+        return Held(partial(self._begin, stream))
+
+    def _begin(self, stream: Stream) -> LiveSession:
         if self._session is not None:
             raise SourceError("its source brings a second stream, and a reply is one")
         plan = graph.plan(self._reply, stream.format, stream.tracks)
         stream = msgspec.structs.replace(stream, id=self._call.stream.id)
-        session = self._session = LiveSession(self._reply, plan, stream, self._failed)
+        session = self._session = LiveSession(self._reply, plan, stream, self)
         self._call.note("ReplyStarted")
         self._tasks.start_soon(self._keep, session)
-        async with session.held():
-            yield session
+        return session
 
     def listening(self, url: str) -> None:
         raise SourceError("its source takes connections, and a reply is one stream")
 
     def count(self, name: str, number: int = 1) -> None:
-        self._count(name, number)
+        self._runner.count(name, number)
 
     # The rest of its life.
 
@@ -156,9 +158,17 @@ class LiveReply:
         finally:
             session.finished.set()
 
-    def _failed(self, edge: Edge) -> None:
+    # What its session tells.
+
+    def sink_failed(self, session: LiveSession, edge: Edge) -> None:
         if not self._stopped:
-            self._sink_failed(edge)
+            self._runner.sink_failed(self._call, edge)
+
+    def noted(self, session: LiveSession, name: str, facts: Facts) -> None:
+        """Nothing is on record of a reply by itself."""
+
+    def amended(self, account: dict[str, Any]) -> None:
+        """Nor is its account amended."""
 
     def _status(self) -> str:
         if not self.over.is_set():

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from . import graph
-from .component import Session
 from .config import Pipeline
 from .delivery.account import has_failed
 from .delivery.edge import Edge
@@ -30,12 +29,15 @@ from .errors import FormatError, SessionError, SourceError
 from .frame import Stream
 from .plugins import Plugins
 from .reply import LiveReply
-from .session import LiveSession
+from .session import Facts, Held, LiveSession
 
 logger = logging.getLogger(__name__)
 
 KEPT = 1000
 """How many accounts of calls that are over the runner keeps in memory; the ledger keeps them all."""
+
+PLANS = 64
+"""How many formats the way through the pipeline is kept of; carriers have a few each."""
 
 SNAPSHOT_S = 1.0
 """How often the ledger on disk is brought up to date with the calls that are live."""
@@ -59,6 +61,7 @@ class Runner:
         self.up = anyio.Event()
         self._over = anyio.Event()
         self._plugins = plugins
+        self._plan = lru_cache(PLANS)(partial(graph.plan, pipeline))  # immutable, and all calls of a format share it
         self._amended: list[dict[str, Any]] = []
         """Accounts of calls that are over and were noted something since."""
         self.state = Path(pipeline.state)
@@ -99,14 +102,14 @@ class Runner:
         """Close the front and let the end flow through; a second time, cut off what has not finished."""
         if self._front.cancel_called:
             for session in self.sessions.values():
-                session.scope.cancel()
+                session.limit(anyio.current_time())
         self._front.cancel()
         self._limit()
 
     def _limit(self) -> None:
         deadline = anyio.current_time() + self.pipeline.drain_s
         for session in self.sessions.values():
-            session.scope.deadline = min(session.scope.deadline, deadline)
+            session.limit(deadline)
 
     async def _drain(self) -> None:
         while self.sessions:
@@ -118,20 +121,14 @@ class Runner:
     def replies(self) -> bool:
         return self.pipeline.reply is not None
 
-    @asynccontextmanager
-    async def open(self, stream: Stream) -> AsyncIterator[Session]:
+    def open(self, stream: Stream) -> Held:
+        return Held(partial(self._begin, stream))
+
+    def _begin(self, stream: Stream) -> LiveSession:
         if stream.id in self.sessions:
             raise SourceError(f"call {stream.id} is already open")
         try:
-            plan = graph.plan(self.pipeline, stream.format, stream.tracks)
-            session = LiveSession(
-                self.pipeline,
-                plan,
-                stream,
-                sink_failed=lambda edge: self._sink_failed(session, edge),
-                noted=lambda name, facts: self._tell("noted", stream=stream, name=name, facts=facts),
-                amended=self._amended.append,
-            )
+            session = LiveSession(self.pipeline, self._plan(stream.format, stream.tracks), stream, self)
         except FormatError:
             self.count("refused-format")
             raise
@@ -139,11 +136,9 @@ class Runner:
         self._tell("session_started", stream=stream)
         self._tasks.start_soon(self._keep, session)
         if self.pipeline.reply is not None:
-            failed = partial(self._sink_failed, session)
-            session.reply = LiveReply(self.pipeline.reply, session, self.count, failed)
+            session.reply = LiveReply(self.pipeline.reply, session, self)
             self._tasks.start_soon(session.reply.run)
-        async with session.held():
-            yield session
+        return session
 
     def listening(self, url: str) -> None:
         self.url = url
@@ -194,9 +189,17 @@ class Runner:
             self.count("ledger-unwritten")
             logger.error("the ledger in %s cannot be written: %s", self.pipeline.state, error)
 
-    def _sink_failed(self, session: LiveSession, edge: Edge) -> None:
+    # What the sessions tell.
+
+    def sink_failed(self, session: LiveSession, edge: Edge) -> None:
         assert edge.failure is not None
         self._tell("sink_failed", stream=session.stream, sink=edge.label, code=edge.failure.code)
+
+    def noted(self, session: LiveSession, name: str, facts: Facts) -> None:
+        self._tell("noted", stream=session.stream, name=name, facts=facts)
+
+    def amended(self, account: dict[str, Any]) -> None:
+        self._amended.append(account)
 
     def _tell(self, hook: str, **news: Any) -> None:
         try:

@@ -7,7 +7,7 @@ from mediaflow.delivery.edge cimport Edge
 
 @cython.final
 cdef class LiveSession:
-    cdef readonly object stream, plan, finished, scope
+    cdef readonly object stream, plan, finished
     cdef readonly double started
     cdef readonly list edges
     cdef public str error
@@ -17,7 +17,7 @@ cdef class LiveSession:
     cdef readonly bint broke
     cdef public object reply
     cdef bint _sinks_done, _ending
-    cdef object _sink_failed, _amended, _noted, _ended, _format
+    cdef object _keeper, _ended, _format
     cdef dict _tracks, _chains, _lost
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -23,6 +22,7 @@ from .delivery.edge import Edge
 from .errors import SessionError
 from .frame import AudioFrame, Event, Gap, Item, Lost, SpeechStarted, Stream
 from .graph import Chain, Plan
+from .latch import Latch
 
 if TYPE_CHECKING:
     from .reply import LiveReply
@@ -41,6 +41,19 @@ _CONCEAL_MS = 1000
 """Silence for a long gap goes down in frames of this length, so that its size in memory is bounded."""
 
 
+class Keeper(Protocol):
+    """What sessions tell their news to."""
+
+    def sink_failed(self, session: LiveSession, edge: Edge) -> None:
+        """Take note that a sink has failed."""
+
+    def noted(self, session: LiveSession, name: str, facts: Facts) -> None:
+        """Take note of what was put on record."""
+
+    def amended(self, account: dict[str, Any]) -> None:
+        """Take note that the account of a call that is over has changed."""
+
+
 class LiveSession:
     """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
 
@@ -49,18 +62,14 @@ class LiveSession:
         pipeline: Pipeline,
         plan: Plan,
         stream: Stream,
-        sink_failed: Callable[[Edge], None],
-        noted: Callable[[str, Facts], None] = lambda name, facts: None,
-        amended: Callable[[dict[str, Any]], None] = lambda account: None,
+        keeper: Keeper,
     ) -> None:
         self.stream, self.plan = stream, plan
         self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
         self._pipeline = pipeline.name
         self.started = time.time()
-        self.finished = anyio.Event()
+        self.finished = Latch()
         """Set by the runner when every sink is done and the ledger is written."""
-        self.scope = anyio.CancelScope(shield=True)
-        """What the sinks run in; cancelling it cuts off what has not finished."""
         self.error = ""
         self.settled: dict[str, Any] | None = None
         """The account once the call is over; only notes are still added to it."""
@@ -71,14 +80,14 @@ class LiveSession:
         self.broke = False
         """True once a transform has broken."""
         self._sinks_done = False
-        self._sink_failed, self._noted, self._amended = sink_failed, noted, amended
+        self._keeper = keeper
         self._tracks = {track: TrackAccount() for track in stream.tracks}
         self._chains = plan.open()
         self._lost: dict[str, dict[str, int]] = {}
         self._notes: list[dict[str, str | int | float]] = []
         self._notes_left_out = 0
         self._ending = False
-        self._ended = anyio.Event()
+        self._ended = Latch()
         self.edges = [
             Edge(
                 pipeline.label(("sinks", index)),
@@ -161,27 +170,21 @@ class LiveSession:
             self._notes_left_out += 1
         if self.settled is not None:
             self.settled |= self._events()
-            self._amended(self.settled)
-        self._noted(name, facts)
+            self._keeper.amended(self.settled)
+        self._keeper.noted(self, name, facts)
 
     # What the runner calls.
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Hold the call open for its source: leaving ends it, whatever the reason, and waits until it is finished."""
-        try:
-            yield
-        except SessionError as error:
+    async def leave(self, error: BaseException | None) -> None:
+        """End the call for its source, which has met ``error`` or nothing, and wait until it is finished."""
+        if isinstance(error, SessionError):
             self.error = self.error or str(error)
-            raise
-        except Exception as error:
+        elif isinstance(error, Exception):
             self.error = self.error or f"the source failed: {error}"
-            raise
-        finally:
-            self.end()
-            with anyio.CancelScope(shield=True):
-                await self.finished.wait()
-        if self.undelivered:
+        self.end()
+        with anyio.CancelScope(shield=True):
+            await self.finished.wait()
+        if error is None and self.undelivered:
             raise SessionError(NOBODY)
 
     def end(self) -> None:
@@ -203,12 +206,21 @@ class LiveSession:
 
     async def run_sinks(self) -> None:
         """Run every sink until all have finished and the source has left: only then is the account complete."""
-        with self.scope:
+        first, *others = self.edges
+        if others:
             async with anyio.create_task_group() as sinks:
                 for edge in self.edges:
                     sinks.start_soon(edge.run)
+        else:  # as in most calls, and a task takes 4 KiB
+            await first.run()
+        with anyio.CancelScope(shield=True):
             await self._ended.wait()
         self._sinks_done = True
+
+    def limit(self, deadline: float) -> None:
+        """Cut off, at that time, the sinks that have not finished by then."""
+        for edge in self.edges:
+            edge.limit(deadline)
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
@@ -338,4 +350,21 @@ class LiveSession:
         self.undelivered = all(edge.failure is not None for edge in self.edges)
         if self.undelivered:
             self.error = self.error or NOBODY
-        self._sink_failed(edge)
+        self._keeper.sink_failed(self, edge)
+
+
+class Held:
+    """The block in which a source has its call open.  A class: one that is a generator takes a kilobyte a call."""
+
+    __slots__ = ("_begin", "_session")
+
+    def __init__(self, begin: Callable[[], LiveSession]) -> None:
+        self._begin = begin
+        self._session: LiveSession
+
+    async def __aenter__(self) -> LiveSession:
+        self._session = self._begin()
+        return self._session
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        await self._session.leave(error)

@@ -62,6 +62,7 @@ _WHOLE_FRAMES = 0.25  # a gap this near to whole frames is whole frames: what ge
 _LONGEST_REPLAY = 100  # two seconds of nothing but repeats are no repeats: the stamps stand still
 _CERTAIN = 8  # how far evidence for one numbering must be outweighed before the other is believed
 _LARGEST_MS = 2.0**53  # what a float holds exactly; no clock is there
+_LARGEST = 1 << 61  # whose differences fit 64 bits
 _NO_TIME = -inf  # in the place of a time that is not known
 _BACK = -1  # in the place of a number of lost frames
 _UNKNOWN = -2
@@ -207,7 +208,7 @@ class Timeline:
         return True
 
     def _lost(self, state: _Track, numbered: bool, number: int, timed: bool) -> int:
-        """Return how many frames of the track the numbers say are missing: ``_BACK`` if they go back, or ``_UNKNOWN``."""
+        """Return how many frames of the track are missing by their numbers, ``_BACK`` or ``_UNKNOWN``."""
         if not numbered or not state.numbered or not self._numbered or state.numberless:
             return _UNKNOWN
         own, whole = number - state.chunk, number - self._chunk
@@ -230,7 +231,7 @@ class Timeline:
             return IN_ORDER
         if lost == _BACK:
             return _REPEATED
-        if lost * state.frame * 1000.0 > LONGEST_GAP_MS * self._rate:
+        if 1000.0 * lost * state.frame > LONGEST_GAP_MS * self._rate:
             return _BROKEN
         return Place(lost * state.frame, "reconnect" if state.fresh else "gap")
 
@@ -276,5 +277,5 @@ def _number(chunk: int) -> int:
     try:
         number = chunk
     except OverflowError:  # where this is compiled
-        number = chunk % (1 << 62)
-    return number
+        return chunk % _LARGEST
+    return number if -_LARGEST < number < _LARGEST else number % _LARGEST

@@ -25,13 +25,13 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, TaskGroup
 
 from ._websocket import opening, stream as streams
 from ._websocket.core import (
@@ -68,13 +68,36 @@ async def connect(
     max_message: int = MAX_MESSAGE,
 ) -> AsyncIterator[WebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL; leaving the block closes.  Raises ``Refused`` or ``Unreachable``."""
-    try:
-        with anyio.fail_after(open_timeout):
-            connection = await driver.open_url(url, headers or {}, tls, max_message)
-    except (OSError, UnicodeError) as error:  # of which TimeoutError and SSLError are; the other is of a host's name
-        raise Unreachable(f"{opening.place(url)}: {error or type(error).__name__}") from None
+    with _opening(url, open_timeout):
+        connection = await driver.open_url(url, headers or {}, tls, max_message)
     async with connection as socket:
         yield socket
+
+
+async def connect_in(
+    tasks: TaskGroup,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    open_timeout: float = OPEN_TIMEOUT,
+    max_message: int = MAX_MESSAGE,
+) -> WebSocket:
+    """Connect as ``connect`` does, for who closes in another task than he opens: always, and with ``leave``.
+
+    ``tasks`` is where the connection is read if that takes a task.
+    """
+    with _opening(url, open_timeout):
+        return await driver.open_in(tasks, url, headers or {}, tls, max_message)
+
+
+@contextmanager
+def _opening(url: str, timeout: float) -> Iterator[None]:
+    try:
+        with anyio.fail_after(timeout):
+            yield
+    except (OSError, UnicodeError) as error:  # of which TimeoutError and SSLError are; the other is of a host's name
+        raise Unreachable(f"{opening.place(url)}: {error or type(error).__name__}") from None
 
 
 class Address(NamedTuple):

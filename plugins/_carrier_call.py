@@ -1,13 +1,12 @@
 """One call of the carrier, through all the sockets that it comes on.
 
-A socket is served by a task of its own, which reads up to ``start`` and then lends the socket, as a ``Link``, to the
-call.  The call reads it in the one task that owns the session, so nothing of a call happens at two places at once::
+A socket is served by a task, which reads up to ``start`` and then lends the socket, as a ``Link``, to the call.  The
+call lives in the task of its first socket and reads all of them, so nothing of it happens at two places at once::
 
-    socket task   … start ──lend──┐                    ┌──released──> closes the socket
-    call          ── open session ┴─ reads the link ───┤
-                                                       ├ stop, idle: the session ends
-                                                       ├ closed: waits ``reconnect_s`` for the carrier's next socket
-                                                       └ another link lent: that one is read from now on
+    first socket   … start ── open session ── reads its link ─┐  and releases it, to be closed in a task of that moment
+    next socket    … start ──lend──┐                          ├ stop, idle: the session ends
+                                   └ waits until it is gone   ├ closed: waits ``reconnect_s`` for the next socket
+                                                              └ another link lent: that one is read from now on
 
 The carrier's retries come as a new socket with a fresh ``start``, another stream id and the same call id.
 
@@ -25,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -57,19 +56,25 @@ class Link:
     """A socket lent to a call, with what it brought so far."""
 
     def __init__(
-        self, socket: WebSocket, start: Start, early: list[Media | MediaError], overflow: Counter[str]
+        self,
+        socket: WebSocket,
+        start: Start,
+        early: list[Media | MediaError],
+        overflow: Counter[str],
+        put_away: Callable[[Link], None],
     ) -> None:
         self.socket, self.start = socket, start
         self.early = early
         self.overflow = overflow  # bytes per track of what came too early to be kept
-        self.released = anyio.Event()
         self.code, self.reason, self.stopped = NORMAL, "", False
+        self._put_away, self._released = put_away, False
 
     def release(self, code: int = NORMAL, reason: str = "", stopped: bool = False) -> None:
-        """Give the socket back to its task, to be closed with ``code``."""
-        if not self.released.is_set():
+        """Give the socket back, to be closed with ``code``."""
+        if not self._released:
+            self._released = True
             self.code, self.reason, self.stopped = code, reason, stopped
-            self.released.set()
+            self._put_away(self)
 
 
 class CallOptions(Protocol):
@@ -110,7 +115,7 @@ class Call:
         self._intake: Intake
         self._link: Link | None = None
         self._next: Link | None = None
-        self._lent = anyio.Event()
+        self._lent: anyio.Event | None = None  # while it waits for a socket
         self._reading = anyio.CancelScope()
         self._line: Line | None = None  # where there is something to say, the way to say it
         if engine.replies and start.tracks in (None, ("inbound",)):
@@ -126,7 +131,7 @@ class Call:
         if self._next is not None:
             self._next.release(reason="replaced")
         self._next = link
-        self._lent.set()
+        self._wake()
         self._reading.cancel()
 
     def hear(self, event: str, stream_id: str, facts: Mapping[str, str]) -> None:
@@ -136,7 +141,7 @@ class Call:
         of_this_stream = link is not None and link.start.stream_id == stream_id
         if event == "Hangup" or (event == "StopStream" and of_this_stream):
             self._hung_up = True
-            self._lent.set()  # there is no other socket to wait for
+            self._wake()  # there is no other socket to wait for
         elif event != "DroppedStream" or not of_this_stream:
             return
         self._limit = anyio.current_time() + QUIET_S
@@ -183,6 +188,10 @@ class Call:
             self._let_go(code, reason)
             logger.info("call %s: ended", self.id)
 
+    def _wake(self) -> None:
+        if self._lent is not None:
+            self._lent.set()
+
     def _let_go(self, code: int, reason: str) -> None:
         for link in (self._link, self._next):
             if link is not None:
@@ -196,12 +205,14 @@ class Call:
             if self._next is None:
                 if self.stopped:
                     return
+                self._lent = anyio.Event()
                 with anyio.move_on_after(self._options.reconnect_s):
                     await self._lent.wait()
+                self._lent = None
                 if self._next is None:
                     return
             again = self._link is not None
-            self._link, self._next, self._lent = self._next, None, anyio.Event()
+            self._link, self._next = self._next, None
             if again:
                 self._intake.reconnected()
             self._speak_over(self._link)

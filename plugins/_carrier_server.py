@@ -222,19 +222,29 @@ class _Server:
         return Answer(403, "forbidden\n")
 
     async def serve(self, socket: WebSocket) -> None:
-        """Serve one socket: read it up to its start, lend it to its call, close it when it comes back."""
+        """Serve one socket: read it up to its start and lend it to its call, which is carried here if it begins so."""
         link = await self._greet(socket)
         if link is None:
             return
-        self._assign(link)
         try:
-            await link.released.wait()
-            if link.stopped:
-                await self._after_stop(socket)
+            call = self._assign(link)
+            if call is not None:
+                await self._run(link.start.call_id, call)
         finally:
             with anyio.CancelScope(shield=True):
-                await link.released.wait()  # two must not read at once; a call that is stopped lets go at once
-                await socket.close(link.code, link.reason)
+                await socket.wait_gone()  # a call that is stopped lets go at once
+
+    def _put_away(self, link: Link) -> None:
+        self._tasks.start_soon(self._close, link)
+
+    async def _close(self, link: Link) -> None:
+        """Close a socket that has come back from its call, which may take longer to finish than the carrier waits."""
+        try:
+            if link.stopped:
+                await self._after_stop(link.socket)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await link.socket.close(link.code, link.reason)
 
     async def _greet(self, socket: WebSocket) -> Link | None:
         early: list[Media | MediaError] = []
@@ -257,7 +267,7 @@ class _Server:
                         await socket.close(UNSUPPORTED, error.code)
                         return None
                     if isinstance(message, Start):
-                        return Link(socket, message, early, overflow)
+                        return Link(socket, message, early, overflow, self._put_away)
                     if isinstance(message, Media):
                         early.append(message)
                         if len(early) > EARLY_MESSAGES:
@@ -273,7 +283,8 @@ class _Server:
         await socket.close(NORMAL, "no start")
         return None
 
-    def _assign(self, link: Link) -> None:
+    def _assign(self, link: Link) -> Call | None:
+        """Lend a socket to its call; return that if it has only just begun."""
         call_id = link.start.call_id
         call = self._calls.get(call_id)
         if call is not None and call.stopped:
@@ -297,11 +308,12 @@ class _Server:
                 id, number = f"{call_id}.{number}", number + 1
             call = Call(id, link.start, self._source, self._engine)
             call.lend(link)
-            self._tasks.start_soon(self._run, call_id, call)
             self._calls[call_id] = call
             self._ids.add(id)
             if self.desk is not None:
                 self.desk.opened(call_id, call)
+            return call
+        return None
 
     async def _run(self, call_id: str, call: Call) -> None:
         try:

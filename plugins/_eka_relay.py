@@ -22,12 +22,13 @@ one holds is not counted.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.abc
+from anyio.abc import TaskGroup
 
 from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer
 
@@ -42,8 +43,11 @@ OPEN_S = 15.0
 """How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
 
 
-class Part:
-    """One session of a call; ``before`` is the id of the one before it."""
+class Part(ABC):
+    """One session of a call; ``before`` is the id of the one before it.
+
+    No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
+    """
 
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
@@ -53,37 +57,26 @@ class Part:
         self.given = 0
         """Samples that it was given, once it is closed."""
         self.writer: Writer
-        self.scope = anyio.CancelScope()
-        self.opened, self.over = anyio.Event(), anyio.Event()
-        self._full = anyio.Event()
+        """Takes the audio, once it is open."""
 
-    async def take(self, writer: Writer) -> None:
-        """Have the audio written to ``writer``; return when nothing more will come."""
-        self.writer = writer
-        self.opened.set()
-        await self._full.wait()
+    @abstractmethod
+    async def open(self, tasks: TaskGroup) -> None:
+        """Have the session and its writer; ``tasks`` outlives it.  Nothing is left behind by what raises."""
 
-    def close(self) -> None:
-        """Say that nothing more will come."""
-        self._full.set()
+    @abstractmethod
+    async def finish(self) -> None:
+        """Nothing more will come: return when all is stored and the note is there."""
 
-    async def run(self, carry: Callable[[Part], Awaitable[None]]) -> None:
-        """Do all of ``carry``, and keep what goes wrong in it."""
-        try:
-            with self.scope:
-                await carry(self)
-        except Exception as error:  # raised again by the relay, where no task group wraps it
-            self.failure = error
-        finally:
-            self.opened.set()
-            self.over.set()
+    @abstractmethod
+    async def abort(self) -> None:
+        """Give up quickly, whatever cancels."""
 
 
 class Relay(Writer):
-    """Writes a call to one session after the other; ``carry`` brings a part from its creation to its note."""
+    """Writes a call to one session after the other; ``part`` makes the one of a number behind the one of an id."""
 
-    def __init__(self, carry: Callable[[Part], Awaitable[None]], format: AudioFormat, longest_s: float | None) -> None:
-        self._carry, self._longest_s = carry, longest_s
+    def __init__(self, part: Callable[[int, str], Part], format: AudioFormat, longest_s: float | None) -> None:
+        self._part, self._longest_s = part, longest_s
         # In bytes of the session that is written to, since that is what a frame knows without computing.
         self._size = format.sample_bytes
         self._soft = self._hard = float("inf")
@@ -94,7 +87,7 @@ class Relay(Writer):
         self._given = 0
         self._writer: Writer
         self._parts: list[Part] = []
-        self._tasks: anyio.abc.TaskGroup
+        self._tasks: TaskGroup
 
     @property
     def delivered(self) -> int:
@@ -120,15 +113,15 @@ class Relay(Writer):
         failure: Exception | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
-                first = self._start()
-                await first.opened.wait()
-                if first.failure is not None:
-                    raise first.failure
+                first = self._part(1, "")
+                await first.open(self._tasks)
                 self._go_on_with(first)
-                yield
-                self._parts[-1].close()
-                for part in self._parts:
-                    await part.over.wait()
+                try:
+                    yield
+                except BaseException:
+                    await self._parts[-1].abort()
+                    raise
+                await self._finish(self._parts[-1])
             except Exception as error:
                 failure = error
                 self._tasks.cancel_scope.cancel()
@@ -174,26 +167,27 @@ class Relay(Writer):
         elif isinstance(item, SpeechStarted):
             self._limit = self._hard
 
-    def _start(self) -> Part:
-        last = self._parts[-1] if self._parts else None
-        part = Part(len(self._parts) + 1, last.session_id if last is not None else "")
-        self._tasks.start_soon(part.run, self._carry)
-        return part
+    async def _finish(self, part: Part) -> None:
+        try:
+            await part.finish()
+        except Exception as error:  # raised again where no task group wraps it
+            part.failure = error
 
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
         self._writer, self._given = part.writer, 0
 
     async def _hand_over(self) -> None:
-        last, part = self._parts[-1], self._start()
+        last = self._parts[-1]
+        part = self._part(len(self._parts) + 1, last.session_id)
+        refusal: SinkError | None = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         with anyio.move_on_after(OPEN_S):
-            await part.opened.wait()
-        if not part.opened.is_set():
-            part.scope.cancel()
-            part.failure = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
-        if part.failure is not None:
-            if not isinstance(part.failure, SinkError):
-                raise part.failure
+            try:
+                await part.open(self._tasks)
+                refusal = None
+            except SinkError as error:
+                refusal = error
+        if refusal is not None:
             self._soft = self._hard = self._limit = float("inf")
             last.outcome = {**last.outcome, "longer_than_s": self._longest_s}
             logger.warning(
@@ -201,10 +195,10 @@ class Relay(Writer):
                 "(%s): what comes now may be missing in the note",
                 last.session_id,
                 self._longest_s,
-                part.failure.code,
+                refusal.code,
             )
             return
         last.given = self._given // self._size
         self._go_on_with(part)
-        last.close()
+        self._tasks.start_soon(self._finish, last)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)

@@ -24,7 +24,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -32,6 +32,7 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 from msgspec import Meta
 
 from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, Sink, SinkError, Stream, Writer, eka
@@ -69,6 +70,13 @@ class EkaWriter(Writer):
     @property
     def delivered(self) -> int:
         return self._delivered
+
+    async def finish(self) -> None:
+        """Send the rest and return when all of it is stored, or is in ``doubt``."""
+        raise NotImplementedError
+
+    async def abort(self) -> None:
+        """Give the way up, quickly and whatever cancels."""
 
     def ended(self, ended: eka.Ended) -> None:
         """Compare what the service says at the end with what was sent."""
@@ -158,50 +166,22 @@ class EkaSink(Sink, frozen=True):
             )
 
     @abstractmethod
-    def carry(
-        self, client: eka.EkaClient, session: eka.Session, format: AudioFormat
-    ) -> AbstractAsyncContextManager[EkaWriter]:
-        """Open the way for the audio of ``session``; leaving it normally returns when all of it is stored."""
+    async def writer(
+        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+    ) -> EkaWriter:
+        """Open the way for the audio of ``session``; ``finish`` or ``abort`` ends it, in whatever task."""
 
     @asynccontextmanager
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
         self.check_format(format, tracks)
         async with eka.connect(self.base_url, self.credentials()) as client:
 
-            async def carry(part: Part) -> None:
-                await self._carry_part(part, client, stream, format)
+            def part(number: int, before: str) -> Part:
+                return _Part(self, client, stream, format, number, before)
 
-            relay = Relay(carry, format, await self._longest(client))
+            relay = Relay(part, format, await self._longest(client))
             async with relay.running():
                 yield relay
-
-    async def _carry_part(self, part: Part, client: eka.EkaClient, stream: Stream, format: AudioFormat) -> None:
-        """Bring one session of the call from its creation to its result."""
-        session = await client.create(self._request(stream, part))
-        part.session_id = session.id
-        part.outcome = {"session_id": session.id, "status": "streaming"}
-        logger.info("call %s: EkaScribe session created", stream.id)
-        ended = False
-        writer: EkaWriter | None = None
-        try:
-            async with self.carry(client, session, format) as writer:
-                await part.take(writer)
-            ended = True
-            writer.ended(await client.end(session.id, writer.files_sent))
-        except BaseException:
-            if not ended:
-                with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
-                    await client.end(session.id, writer.files_sent if writer is not None else 0)
-            raise
-        part.outcome = {**part.outcome, "status": "processing"}
-        state = await client.result(
-            session.id, poll_s=self.poll_s, timeout_s=self.result_timeout_s, files_sent=writer.files_sent
-        )
-        part.outcome = {**part.outcome, **await self._keep(state, part, stream)}
-        if writer.doubt is not None:
-            raise writer.doubt
-        if state.status == "failed":
-            raise SinkError("result-failed", f"session {session.id}: the service could not process the audio")
 
     async def _longest(self, client: eka.EkaClient) -> float | None:
         """Ask how many seconds a session may last; None where the service does not say."""
@@ -209,26 +189,77 @@ class EkaSink(Sink, frozen=True):
             return (await client.discover()).longest(self.model)
         return None
 
-    def _request(self, stream: Stream, part: Part) -> eka.SessionRequest:
-        continues = {"part": part.number, "continues": part.before} if part.before else {}
+
+class _Part(Part):
+    """One session of a call, from its creation to its result."""
+
+    writer: EkaWriter
+
+    def __init__(
+        self, sink: EkaSink, client: eka.EkaClient, stream: Stream, format: AudioFormat, number: int, before: str
+    ) -> None:
+        super().__init__(number, before)
+        self._sink, self._client, self._stream, self._format = sink, client, stream, format
+
+    async def open(self, tasks: TaskGroup) -> None:
+        session = await self._client.create(self._request())
+        self.session_id = session.id
+        self.outcome = {"session_id": session.id, "status": "streaming"}
+        logger.info("call %s: EkaScribe session created", self._stream.id)
+        try:
+            self.writer = await self._sink.writer(tasks, self._client, session, self._format)
+        except BaseException:
+            await self._end_quickly(0)
+            raise
+
+    async def finish(self) -> None:
+        writer, sink = self.writer, self._sink
+        try:
+            await writer.finish()
+        except BaseException:
+            await self._end_quickly(writer.files_sent)
+            raise
+        writer.ended(await self._client.end(self.session_id, writer.files_sent))
+        self.outcome = {**self.outcome, "status": "processing"}
+        state = await self._client.result(
+            self.session_id, poll_s=sink.poll_s, timeout_s=sink.result_timeout_s, files_sent=writer.files_sent
+        )
+        self.outcome = {**self.outcome, **await self._keep(state)}
+        if writer.doubt is not None:
+            raise writer.doubt
+        if state.status == "failed":
+            raise SinkError("result-failed", f"session {self.session_id}: the service could not process the audio")
+
+    async def abort(self) -> None:
+        await self.writer.abort()
+        await self._end_quickly(self.writer.files_sent)
+
+    async def _end_quickly(self, files_sent: int) -> None:
+        with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
+            await self._client.end(self.session_id, files_sent)
+
+    def _request(self) -> eka.SessionRequest:
+        sink = self._sink
+        continues = {"part": self.number, "continues": self.before} if self.before else {}
         return eka.SessionRequest(
-            model=self.model,
-            session_mode=self.session_mode,
-            templates=self.templates,
-            language_hint=self.language_hint,
-            upload_type=self.upload_type,
-            additional_data={"call_id": stream.id, **continues},
+            model=sink.model,
+            session_mode=sink.session_mode,
+            templates=sink.templates,
+            language_hint=sink.language_hint,
+            upload_type=sink.upload_type,
+            additional_data={"call_id": self._stream.id, **continues},
         )
 
-    async def _keep(self, state: eka.SessionState, part: Part, stream: Stream) -> dict[str, Any]:
+    async def _keep(self, state: eka.SessionState) -> dict[str, Any]:
         """Write the result to a file of its own and return the outcome."""
-        path = self.results.fill({**stream.metadata, "call_id": stream.id, "session_id": part.session_id})
-        if part.before and "session_id" not in self.results.names:
-            path = path.with_stem(f"{path.stem}-{part.number}")
+        results, stream = self._sink.results, self._stream
+        path = results.fill({**stream.metadata, "call_id": stream.id, "session_id": self.session_id})
+        if self.before and "session_id" not in results.names:
+            path = path.with_stem(f"{path.stem}-{self.number}")
         try:
             await anyio.to_thread.run_sync(_write_private, path, msgspec.json.encode(state.body))
         except OSError as error:
-            raise SinkError("result-unwritten", f"session {part.session_id}: the result: {error.strerror}") from None
+            raise SinkError("result-unwritten", f"session {self.session_id}: the result: {error.strerror}") from None
         status = "partial" if state.http_status == 206 else state.status
         outcome = {"status": status, "result": str(path)}
         errors = state.body.get("processing_errors")

@@ -1,26 +1,24 @@
 """What ``eka_raw`` and ``eka_json`` share: the stream of a session as a sink.
 
 ``delivered`` follows the pongs: the peer answers a ping once it has read what came before it, so the pong says that it
-holds this much.  One ping a second is enough to know where a broken stream has to be continued.  At the end the close
-by the service is the receipt for the rest; where it does not come in ``close_timeout_s`` the result is fetched all the
-same, and the sink says ``not-closed``.
+holds this much.  Whoever asks for ``delivered``, as the ledger does every second, hears what is known and causes the
+next ping, so that a stream needs neither a task nor a timer for it.  At the end the close by the service is the receipt
+for the rest; where it does not come in ``close_timeout_s`` the result is fetched all the same, and the sink says
+``not-closed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal
 
-import anyio
+from anyio.abc import TaskGroup
 from msgspec import Meta
 
 from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka
 
 from ._eka_session import EkaSink, EkaWriter
-
-MARK_S = 1.0
-"""How often a ping asks how far the service has read."""
 
 
 class EkaStream(EkaSink, frozen=True):
@@ -41,13 +39,11 @@ class EkaStream(EkaSink, frozen=True):
         float, Meta(ge=30, description="how long the service may take to store the last audio and close")
     ] = eka.stream.CLOSE_S
 
-    @asynccontextmanager
-    async def carry(self, client: eka.EkaClient, session: eka.Session, format: AudioFormat) -> AsyncIterator[EkaWriter]:
-        async with eka.stream.connect(session, format.sample_rate if self.in_json else None) as stream:
-            writer = _Writer(self, session, stream, format)
-            async with writer.attended():
-                yield writer
-            await writer.finish()
+    async def writer(
+        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+    ) -> EkaWriter:
+        stream = await eka.stream.open_in(tasks, session, format.sample_rate if self.in_json else None)
+        return _Writer(self, session, stream, format)
 
 
 class _Writer(EkaWriter):
@@ -63,6 +59,15 @@ class _Writer(EkaWriter):
         self._sample_bytes = format.sample_bytes
         self._size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
         self._pending = bytearray()
+        self._mark = self._marked = 0  # the question how far the service has read, and how much was sent by then
+
+    @property
+    def delivered(self) -> int:
+        if self._delivered < self._marked and self._stream.reached >= self._mark:
+            self._delivered = self._marked
+        if self._delivered == self._marked < self._sent and not self._stream.finished:
+            self._mark, self._marked = self._stream.mark(), self._sent
+        return self._delivered
 
     def write_nowait(self, item: Item) -> bool:
         if not isinstance(item, AudioFrame):
@@ -97,23 +102,17 @@ class _Writer(EkaWriter):
             while len(self._pending) >= self._size:
                 await self._send_audio(self._size)
 
-    @asynccontextmanager
-    async def attended(self) -> AsyncIterator[None]:
-        """Notice, while audio is written, that the service closes, and how far it has read."""
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stream.closed)
-            tasks.start_soon(self._mark)
-            try:
-                yield
-            except Exception as error:
-                failure = error  # raised again where the task group does not wrap it
-            finally:
-                tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
     async def finish(self) -> None:
+        try:
+            await self._finish()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def abort(self) -> None:
+        await self._stream.abort()
+
+    async def _finish(self) -> None:
         """Send the rest and wait until all is stored; raise ``SinkError`` if the stream is lost."""
         while self._pending:
             await self._send_audio(min(self._size, len(self._pending)))
@@ -130,13 +129,6 @@ class _Writer(EkaWriter):
             else:
                 self._delivered = self._sent
 
-    async def _mark(self) -> None:
-        while True:
-            await anyio.sleep(MARK_S)
-            sent = self._sent
-            if sent > self._delivered and await self._stream.read():
-                self._delivered = sent
-
     async def _send_audio(self, size: int) -> None:
         pcm = bytes(self._pending[:size])
         with self._told_how_far():
@@ -151,5 +143,5 @@ class _Writer(EkaWriter):
         except eka.EkaError as error:
             if error.code != "stream-lost":
                 raise
-            text = f"{error}: of {self._sent} samples sent, {self._delivered} are confirmed"
+            text = f"{error}: of {self._sent} samples sent, {self.delivered} are confirmed"
             raise SinkError(error.code, text) from None

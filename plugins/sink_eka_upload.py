@@ -8,11 +8,10 @@ full.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, ClassVar, Literal
 
 import anyio
+from anyio.abc import TaskGroup
 from msgspec import Meta
 
 from mediaflow import AudioFormat, AudioFrame, Cut, Item, Register, SinkError, eka, hookimpl, wav
@@ -44,11 +43,10 @@ class EkaUpload(EkaSink, frozen=True):
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         self.require(format, tracks, rates=(16000, 8000))
 
-    @asynccontextmanager
-    async def carry(self, client: eka.EkaClient, session: eka.Session, format: AudioFormat) -> AsyncIterator[EkaWriter]:
-        writer = _Writer(self, client, session, format)
-        yield writer
-        await writer.finish()
+    async def writer(
+        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+    ) -> EkaWriter:
+        return _Writer(self, client, session, format)
 
 
 class _Writer(EkaWriter):
@@ -81,7 +79,6 @@ class _Writer(EkaWriter):
             await self._upload(len(self._pending))
 
     async def finish(self) -> None:
-        """Upload the rest."""
         if self._pending:
             await self._upload(len(self._pending))
 

@@ -115,14 +115,15 @@ async def test_acknowledgements_are_looked_at_while_a_call_is_read(
 
     async def handler(websocket: WebSocket) -> None:
         line = websocket._line
-        sock = line._raw if isinstance(line, stream.StreamLine) else socket.socket(fileno=socket.dup(line.fd))
+        assert isinstance(line, Line | stream.StreamLine)
+        fd = line.fd if isinstance(line, Line) else line._stream.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
+        sock = socket.socket(fileno=socket.dup(fd))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         for number in range(2 * FIRST):
             modes.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
             await websocket.send(b"%d" % number)
             await websocket.recv()
-        if isinstance(line, Line):
-            sock.close()
+        sock.close()
 
     async with running("serve", handler) as server, connect(server.url) as client:
         with contextlib.suppress(Closed):

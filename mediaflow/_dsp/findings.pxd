@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
-    FEW = 8
+    FEW = 2
 
 cdef struct Verdict:
     double score

@@ -25,7 +25,7 @@ void mediaflow_alaw_encode(const char *data, char *out, int64_t count);
 /* step_kernel.c. Vectors run past the last output asked for: buffers of `count` floats need SLACK more. */
 enum {
     STRIDE = 16,        /* taps of a filter come in groups of so many, padded with zeros */
-    SLACK = 160,
+    SLACK = 80,         /* half of the widest tile: a smaller rest is made in narrower ones */
 };
 
 /* The taps of one phase that meet one of the interleaved input streams. No groups: a single tap; no taps: nothing. */
@@ -41,6 +41,10 @@ void mediaflow_polyphase(const struct part *parts, int64_t up, int64_t down, con
 /* Write `count` outputs whose phases have a row of taps each, one after the other; `taps` is a multiple of STRIDE. */
 void mediaflow_rows(const float *samples, const float *rows, int64_t taps, int64_t up, int64_t down, int64_t phase,
                     int64_t count, float *sums);
+/* Room for what a resampler computes in one call, of the thread that calls: a stream keeps only what lasts. It begins with
+ * a cache line, and stays in the cache where memory of each stream's own would not. */
+enum { SCRATCH = 16 * 1024 };
+float *mediaflow_scratch(void);
 void mediaflow_from_pcm(const char *pcm, int64_t count, float *out);
 /* Every `step`th sample. */
 void mediaflow_pick(const float *samples, int64_t step, int64_t count, float *out);

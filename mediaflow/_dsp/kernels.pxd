@@ -8,6 +8,7 @@ cdef extern from "kernels.h":
     enum: STRIDE
     enum: SLACK
     enum: PAST
+    enum: SCRATCH
 
     struct part:
         const float *taps
@@ -15,6 +16,7 @@ cdef extern from "kernels.h":
         int64_t start
 
     float *mediaflow_zeros(int64_t count) noexcept nogil
+    float *mediaflow_scratch() noexcept nogil
 
     void mediaflow_mulaw_decode(const char *data, char *out, int64_t count) noexcept nogil
     void mediaflow_mulaw_encode(const char *data, char *out, int64_t count) noexcept nogil

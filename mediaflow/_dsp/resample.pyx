@@ -18,12 +18,13 @@ is returned as soon as that has arrived. That wait is the `latency`; nothing is 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from math import gcd
 
 from mediaflow._dsp.filter cimport FAST, ROWS, STRICT, Filter, get_filter, halving
+from mediaflow._dsp.kernels cimport SCRATCH
 from mediaflow._dsp.span cimport Span, hold_pcm
 from mediaflow._dsp.stage cimport Stage
 from mediaflow._dsp.step cimport (
@@ -35,13 +36,15 @@ from mediaflow._dsp.step cimport (
     step_open,
     step_ready,
     step_restart,
+    step_scratch,
+    step_size,
     step_take,
     step_take_pcm,
 )
 
 cdef enum:
     MAX_RATE = 384_000
-    MAX_STEPS = 20              # 2^18 is the highest power of two up to MAX_RATE
+    FRAMES = 50                 # in a second; longer pieces are taken in frame by frame, which keeps buffers small
     RELEASE_GIL = 2048          # samples; a 20 ms frame of any telephone rate stays below
 
 
@@ -75,7 +78,7 @@ cdef class Resampler(Stage):
 
     cdef readonly str quality
     cdef list _filters          # keeps alive what the steps point to
-    cdef Step _steps[MAX_STEPS]
+    cdef Step *_steps
     cdef int _count             # steps; none for equal rates
     cdef char *_out             # what a chain gets: at least `_room` bytes
     cdef int64_t _room
@@ -94,6 +97,7 @@ cdef class Resampler(Stage):
         cdef int i
         for i in range(self._count):
             step_close(&self._steps[i])
+        free(self._steps)
         free(self._out)
 
     cdef int _plan(self) except -1:
@@ -108,15 +112,33 @@ cdef class Resampler(Stage):
                 break
             # What folds in halving must miss the band that the last filter lets through.
             rate //= 2
-            self._add(get_filter(1, 2, halving((1.0 if strict else 1.09) * wanted / rate)))
-        self._add(last)
+            self._filters.append(get_filter(1, 2, halving((1.0 if strict else 1.09) * wanted / rate)))
+        self._filters.append(last)
+        return self._open()
+
+    cdef int _open(self) except -1:
+        """Open a step for each filter, with room for a frame at a time."""
+        cdef Filter made
+        cdef int64_t rate = self.rate_in, size = 0
+        self._steps = <Step *>calloc(len(self._filters), sizeof(Step))
+        if self._steps == NULL:
+            raise MemoryError
+        for made in self._filters:
+            self._count += 1
+            step_open(&self._steps[self._count - 1], &made.coefficients, min(rate // FRAMES + 1, BLOCK))
+            size += step_size(&self._steps[self._count - 1])
+            rate = rate * made.coefficients.up // made.coefficients.down
+        if size > SCRATCH:
+            raise MemoryError(f"{self.rate_in} to {self.rate_out} Hz takes {size} floats, and there are {SCRATCH}")
         return 0
 
-    cdef int _add(self, Filter made) except -1:
-        self._filters.append(made)
-        self._count += 1
-        step_open(&self._steps[self._count - 1], &made.coefficients)
-        return 0
+    cdef void _lend(self) noexcept nogil:
+        """Let the steps compute in the memory of this thread, for one call."""
+        cdef float *sums = step_scratch()
+        cdef int i
+        for i in range(self._count):
+            self._steps[i].sums = sums
+            sums += step_size(&self._steps[i])
 
     cdef int64_t _due(self, int64_t samples) noexcept nogil:
         """Count the outputs that ``samples`` more will determine."""
@@ -140,7 +162,7 @@ cdef class Resampler(Stage):
         while count > 0:
             done = 0
             while done < count:
-                size = min(count - done, BLOCK)
+                size = min(count - done, step[1].block)
                 step_take(step + 1, step.sums + done, size)
                 out = self._pass_on(at + 1, out)
                 done += size
@@ -150,8 +172,9 @@ cdef class Resampler(Stage):
     cdef char *_take(self, const char *pcm, int64_t count, char *out) except NULL nogil:
         """Take in ``count`` samples, and write what is then due to ``out``; return its end."""
         cdef int64_t size
+        self._lend()
         while count > 0:
-            size = min(count, BLOCK)
+            size = min(count, self._steps[0].block)
             step_take_pcm(&self._steps[0], pcm, size)
             out = self._pass_on(0, out)
             pcm += 2 * size
@@ -177,10 +200,11 @@ cdef class Resampler(Stage):
         cdef int64_t left, size
         cdef int i
         memset(silence, 0, sizeof(silence))
+        self._lend()
         for i in range(self._count):
             left = self._steps[i].filter.reach
             while left > 0:
-                size = min(left, BLOCK)
+                size = min(left, self._steps[i].block)
                 step_take(&self._steps[i], silence, size)
                 out = self._pass_on(i, out)
                 left -= size
@@ -235,12 +259,12 @@ cdef class Resampler(Stage):
     cdef int _reserve(self, int64_t samples) except -1 nogil:
         cdef char *grown
         if self._out == NULL or 2 * samples > self._room:
-            grown = <char *>realloc(self._out, 4 * samples + 64)
+            grown = <char *>realloc(self._out, max(2 * samples, 1))
             if grown == NULL:
                 with gil:
                     raise MemoryError
             self._out = grown
-            self._room = 4 * samples + 64
+            self._room = 2 * samples
         return 0
 
     cdef int feed(self, Span *data) except -1 nogil:

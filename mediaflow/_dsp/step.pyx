@@ -18,6 +18,7 @@ from mediaflow._dsp.kernels cimport (
     mediaflow_pick,
     mediaflow_polyphase,
     mediaflow_rows,
+    mediaflow_scratch,
     mediaflow_to_pcm,
     mediaflow_zeros,
 )
@@ -32,26 +33,38 @@ cdef inline int64_t _ceil(int64_t ticks, int64_t by) noexcept nogil:
     return _floor(ticks + by - 1, by)
 
 
-cdef int step_open(Step *step, const Coefficients *of) except -1 nogil:
-    """Make room for a block of input and what comes of it; ``step`` is all zeros before."""
+cdef int step_open(Step *step, const Coefficients *of, int64_t block) except -1 nogil:
+    """Make room for ``block`` samples of input, BLOCK at most, and what comes of them; ``step`` is all zeros before."""
     step.filter = of
+    step.block = block
     # A last tile reads past the last sample it needs, by its own width and that of its taps' last group.
-    step.capacity = (2 * of.reach + BLOCK) // of.streams + 2 * SLACK if of.taps else BLOCK
-    step.room = (BLOCK // of.down + 2 if of.shape == LANES else OUTPUTS) + 2 * SLACK
+    step.capacity = (2 * of.reach + block) // of.streams + SLACK + 3 * STRIDE if of.taps else block
+    step.room = (block // of.down + 2 if of.shape == LANES else min(block * of.up // of.down + 2, OUTPUTS)) + SLACK
     step.streams = mediaflow_zeros(of.streams * step.capacity)
-    cdef int64_t phases = of.up if of.shape == LANES else 1
-    step.sums = mediaflow_zeros(phases * step.room)
-    step.pcm = <char *>malloc(2 * phases * step.room)
-    if step.streams == NULL or step.sums == NULL or step.pcm == NULL:
+    if step.streams == NULL:
         with gil:
             raise MemoryError
     step_restart(step)
     return 0
 
 
+cdef inline int64_t _phases(const Step *step) noexcept nogil:
+    """Count the rows of ``sums``."""
+    return step.filter.up if step.filter.shape == LANES else 1
+
+
+cdef float *step_scratch() noexcept nogil:
+    """Return SCRATCH floats of this thread."""
+    return mediaflow_scratch()
+
+
+cdef int64_t step_size(const Step *step) noexcept nogil:
+    """Count the floats of ``sums``, whole cache lines."""
+    return (_phases(step) * step.room + 15) // 16 * 16
+
+
 cdef void step_close(Step *step) noexcept nogil:
     free(step.streams)
-    free(step.sums)
     free(step.pcm)
 
 
@@ -92,7 +105,7 @@ cdef float *_append(Step *step, int64_t count) except NULL nogil:
 
 
 cdef int step_take(Step *step, const float *samples, int64_t count) except -1 nogil:
-    """Append at most BLOCK samples."""
+    """Append at most a block of samples."""
     cdef int64_t streams = step.filter.streams
     cdef int64_t stream, skipped, round
     if streams == 1:
@@ -113,7 +126,7 @@ cdef int step_take(Step *step, const float *samples, int64_t count) except -1 no
 
 
 cdef int step_take_pcm(Step *step, const char *pcm, int64_t count) except -1 nogil:
-    """Append at most BLOCK samples of 16 bits."""
+    """Append at most a block of samples of 16 bits."""
     cdef float floats[BLOCK]
     if step.filter.streams == 1:
         mediaflow_from_pcm(pcm, count, _append(step, count))
@@ -143,7 +156,7 @@ cdef int64_t step_give(Step *step) noexcept nogil:
         step.returned += count
         _drop(step, _floor(step.returned, of.up) + of.back)
         return count
-    count = min(count, OUTPUTS)
+    count = min(count, step.room - SLACK)
     ticks = step.returned * of.down
     if of.shape == ROWS:
         mediaflow_rows(
@@ -157,15 +170,20 @@ cdef int64_t step_give(Step *step) noexcept nogil:
     return count
 
 
-cdef int64_t step_give_pcm(Step *step, char *out) noexcept nogil:
+cdef int64_t step_give_pcm(Step *step, char *out) except -1 nogil:
     """Write the next outputs as 16 bits, and return how many."""
-    cdef int64_t up = step.filter.up if step.filter.shape == LANES else 1
+    cdef int64_t up = _phases(step)
     cdef int64_t skip = step.returned - _floor(step.returned, up) * up
     cdef int64_t count = step_give(step)
     cdef int64_t rounds = _ceil(skip + count, up)
     if rounds * up == count:
         mediaflow_to_pcm(step.sums, step.room, up, rounds, out)
     else:
+        if step.pcm == NULL:
+            step.pcm = <char *>malloc(2 * up * step.room)
+            if step.pcm == NULL:
+                with gil:
+                    raise MemoryError
         mediaflow_to_pcm(step.sums, step.room, up, rounds, step.pcm)
         memcpy(out, step.pcm + 2 * skip, 2 * count)
     return count

@@ -27,6 +27,13 @@ void mediaflow_from_pcm(const char *pcm, int64_t count, float *restrict out)
         out[i] = samples[i];
 }
 
+float *mediaflow_scratch(void)
+{
+    static _Thread_local float scratch[SCRATCH] __attribute__((aligned(64)));
+
+    return scratch;
+}
+
 INLINE void pick(const float *restrict samples, int64_t step, int64_t count, float *restrict out)
 {
     for (int64_t i = 0; i < count; i++)

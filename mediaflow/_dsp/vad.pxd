@@ -3,6 +3,7 @@
 from libc.stdint cimport int16_t, int64_t
 
 from mediaflow._dsp.findings cimport VadResult
+from mediaflow._dsp.kernels cimport PAST
 from mediaflow._dsp.span cimport Span
 from mediaflow._dsp.stage cimport Stage
 
@@ -27,7 +28,7 @@ cdef class EnergyVad(Stage):
     cdef int _step, _count      # a frame is `_count` sums of `_step` samples, and at most a rest
     cdef double _scale[BANDS]
     cdef int _min_frames, _hangover_frames, _part_frames
-    cdef float *_work
+    cdef float _past[PAST]      # the last sums of the frame before
     cdef int16_t *_pcm          # the frame being filled
     cdef int _filled
     cdef Band _bands[BANDS]

@@ -57,6 +57,7 @@ cdef enum:
     BAND_RATE = 8_000           # frames are brought down to about this before they are split into bands
     PART_MS = 100               # the floor's memory
     RELEASE_GIL = 1 << 17       # bytes, 8 s at 8 kHz; that takes some 30 us
+    MOST = 320                  # sums in a frame: 20 ms at less than twice BAND_RATE
     FIRST_PARTS = 6              # how long FIRST_FLOOR stands in for the noise nobody has heard yet
 
 # dBFS. A stream that begins in the middle of a word has no gap to measure the floor in; until a little
@@ -181,15 +182,13 @@ cdef class EnergyVad(Stage):
         self._scale[0] = 1 / (self._count * (8.0 / 2 * self._step * 32768) ** 2)
         self._scale[1] = 1 / (self._count * (4.0 / 2 * self._step * 32768) ** 2)
         self._pcm = <int16_t *>malloc(self.frame_samples * sizeof(int16_t))
-        self._work = <float *>malloc((PAST + self._count) * sizeof(float))
-        if self._pcm == NULL or self._work == NULL:
+        if self._pcm == NULL:
             raise MemoryError
         self._found = VadResult.__new__(VadResult)
         self._start()
 
     def __dealloc__(self):
         free(self._pcm)
-        free(self._work)
 
     cdef void _start(self) noexcept nogil:
         cdef int i, k
@@ -237,10 +236,13 @@ cdef class EnergyVad(Stage):
     cdef double _score(self, const char *frame) noexcept nogil:
         """Take in a frame and return its score."""
         cdef float energies[BANDS]
+        cdef float work[PAST + MOST]
         cdef double levels[BANDS]
         cdef double fill, change
         cdef int i
-        mediaflow_band_energies(frame, self._step, self._count, self._work, &energies[0], &energies[1])
+        memcpy(work, self._past, sizeof(self._past))
+        mediaflow_band_energies(frame, self._step, self._count, work, &energies[0], &energies[1])
+        memcpy(self._past, work, sizeof(self._past))
         for i in range(BANDS):
             levels[i] = self._silence_dbfs
             if energies[i] > 0:
@@ -304,7 +306,7 @@ cdef class EnergyVad(Stage):
         if left and self._position == 0 and self._filled == 0:
             # Before the stream there was more of the same; silence would make a step of any offset.
             for i in range(PAST):
-                self._work[i] = <float>(self._step * samples[0])
+                self._past[i] = <float>(self._step * samples[0])
         while left:
             if self._filled == 0 and left >= self.frame_samples:
                 size = self.frame_samples

@@ -19,14 +19,15 @@ cdef class Cork:
 @cython.final
 cdef class WebSocket:
     cdef readonly object _line, _inbox
-    cdef object _take, _waiter, _failure, _closing, _end, _gone, _pings, _pinged
+    cdef object _take, _waiter, _failure, _closing, _end, _gone, _pong, _pinged
     cdef str _path
     cdef Cork _cork
     cdef bint _masks, _refused, _receiving, _lost
     cdef Decoder _decoder
     cdef list _out
     cdef Py_ssize_t _out_size, _out_limit
-    cdef dict _pongs
+    cdef long long _pings
+    cdef readonly long long ponged
 
     cpdef received(self, data, Py_ssize_t size=*)
 

@@ -22,11 +22,9 @@ may overtake our close frame.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import traceback
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
@@ -158,7 +156,7 @@ class WebSocket:
         self._masks = not server
         self._decoder = Decoder(server, max_message)
         self._take: Callable[[bytes], bool] = self._keep
-        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._inbox: list[tuple[int, bytes]] = []  # of a few: an empty deque takes 760 bytes
         self._refused = False  # what the decoder holds is wanted by nobody yet, and the line is paused
         self._receiving = False
         self._waiter: anyio.Event | None = None  # of who receives
@@ -169,8 +167,10 @@ class WebSocket:
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
         self._lost = False
         self._gone: anyio.Event | None = None  # set when the line is lost
-        self._pings = itertools.count(1)
-        self._pongs: dict[bytes, anyio.Event] = {}
+        self._pings = 0
+        self.ponged = 0
+        """The number of the last of our pings that was answered: the peer has read all that was sent before it."""
+        self._pong: anyio.Event | None = None  # set by the next one that is, and at the end
         self._pinged: float | None = None  # when the keepalive ping went out that is not answered yet
         line.set_deadline(line.now() + PING_INTERVAL)
 
@@ -194,7 +194,7 @@ class WebSocket:
                     await self._wait()
         finally:
             self._receiving = False
-        opcode, message = self._inbox.popleft()
+        opcode, message = self._inbox.pop(0)
         if self._refused and len(self._inbox) <= MAX_WAITING // 4:
             self._go_on()
         return message.decode() if opcode == TEXT else message
@@ -213,7 +213,7 @@ class WebSocket:
         self._begin_receiving()
         try:
             while self._inbox:
-                if not take(self._inbox.popleft()[1]):
+                if not take(self._inbox.pop(0)[1]):
                     await ready()
             self._take = take
             if self._refused:
@@ -295,12 +295,11 @@ class WebSocket:
             self._write(encode(PONG, data, self._masks))
         elif opcode == PONG:
             self._pinged = None
-            if data in self._pongs:
-                # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
-                for sent in list(self._pongs):
-                    self._pongs.pop(sent).set()
-                    if sent == data:
-                        break
+            number = int.from_bytes(data, "big")
+            # A pong answers the pings before its own too (RFC 6455, section 5.5.3).
+            if self.ponged < number <= self._pings:
+                self.ponged = number
+                self._tell_pong()
         elif self._closing is None:
             code = int.from_bytes(data[:2], "big") if data else 1005  # the code that stands for none
             self._write(encode(CLOSE, data, self._masks))
@@ -328,16 +327,25 @@ class WebSocket:
 
     async def ping(self) -> None:
         """Send a ping and wait for its pong: the peer has then read everything sent before."""
+        number = self.ping_nowait()
+        while self.ponged < number:
+            if self._end is not None or self._lost:
+                self._check()
+            if self._pong is None:
+                self._pong = anyio.Event()
+            await self._pong.wait()
+
+    def ping_nowait(self) -> int:
+        """Send a ping and return its number, which ``ponged`` reaches with its pong; raise ``Closed`` at the end."""
         self._check()
-        data = next(self._pings).to_bytes(4, "big")
-        self._pongs[data] = pong = anyio.Event()
-        self._write(encode(PING, data, self._masks))
-        try:
-            await pong.wait()
-        finally:
-            answered = self._pongs.pop(data, None) is None
-        if not answered or self._end is not None:
-            self._check()
+        self._pings += 1
+        self._write(encode(PING, self._pings.to_bytes(4, "big"), self._masks))
+        return self._pings
+
+    def _tell_pong(self) -> None:
+        if self._pong is not None:
+            self._pong.set()
+            self._pong = None
 
     def _check(self) -> None:
         if self._end is not None:
@@ -379,17 +387,21 @@ class WebSocket:
             self._send_close(code, reason)
             self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
         if not self._receiving:
-            self._inbox.clear()
-            self._take = _throw_away
-            if self._refused:
-                self._go_on()
-        await self._wait_gone()
+            self.ignore()
+        await self.wait_gone()
+
+    def ignore(self) -> None:
+        """Throw away what the peer sent and still sends, without a task that takes it; its pings are answered."""
+        self._inbox.clear()
+        self._take = _throw_away
+        if self._refused:
+            self._go_on()
 
     async def abort(self) -> None:
         """Cut the line without a handshake, as a crash does; no error if it is closed already."""
         if not self._lost:
             self._line.abort()
-            await self._wait_gone()
+            await self.wait_gone()
 
     async def wait_closed(self) -> Closed:
         """Wait until the peer closes, ignoring what it still sends, and return how it did."""
@@ -409,9 +421,10 @@ class WebSocket:
             if not self._lost:
                 self._line.abort()
                 with anyio.CancelScope(shield=True):
-                    await self._wait_gone()
+                    await self.wait_gone()
 
-    async def _wait_gone(self) -> None:
+    async def wait_gone(self) -> None:
+        """Wait until the line is gone, which it is some time behind the close."""
         if not self._lost:
             if self._gone is None:
                 self._gone = anyio.Event()
@@ -453,8 +466,7 @@ class WebSocket:
 
     def _wake_all(self) -> None:
         self._wake()
-        for pong in self._pongs.values():
-            pong.set()
+        self._tell_pong()
 
     def expired(self) -> None:
         """The deadline has passed: ping the peer, give it up, or cut the line behind a close."""

@@ -22,6 +22,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .._wire.poller import BROKEN, NOTHING
 from .acks import FIRST, acknowledge_less
@@ -467,6 +468,13 @@ async def open_url(
     url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
 ) -> AbstractAsyncContextManager[WebSocket]:
     """Open a connection, to be closed by leaving the block; raises OSError, ``Refused`` or ``Unreachable``."""
+    return _leaving(await open_in(None, url, headers, tls, max_message))
+
+
+async def open_in(
+    tasks: TaskGroup | None, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+) -> WebSocket:
+    """Open a connection, to be closed with ``leave``; it needs no task of ``tasks``.  Raises as ``open_url``."""
     uri = parse(url)
     secure = Tls(tls or ssl.create_default_context(), uri.host) if uri.secure else None
     opening = ClientOpening(uri, headers)
@@ -476,7 +484,7 @@ async def open_url(
     try:
         line.open(connecting)
         line.write(opening.request)
-        return _leaving(await connecting.socket())
+        return await connecting.socket()
     except BaseException:
         line.abort()
         raise

@@ -238,6 +238,24 @@ async def open_url(
     url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
 ) -> AbstractAsyncContextManager[WebSocket]:
     """Open a connection, to be closed by leaving the block; raises OSError, ``Refused`` or ``Unreachable``."""
+    stream, path, early = await _shake_hands(url, headers, tls)
+    return over(stream, path, server=False, early=early, max_message=max_message)
+
+
+async def open_in(
+    tasks: TaskGroup, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+) -> WebSocket:
+    """Open a connection that a task of ``tasks`` reads, to be closed with ``leave``; raises as ``open_url``."""
+    stream, path, early = await _shake_hands(url, headers, tls)
+    line = StreamLine(stream, tasks, path, False, max_message)
+    tasks.start_soon(line.read, early)
+    return line.socket
+
+
+async def _shake_hands(
+    url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None
+) -> tuple[ByteStream, str, bytes]:
+    """Connect; return the stream, the path of the request, and what came behind the answer."""
     uri = parse(url)
     opening = ClientOpening(uri, headers)
     stream: ByteStream = await anyio.connect_tcp(uri.host, uri.port)
@@ -253,7 +271,7 @@ async def open_url(
         if isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
             raise ConnectionError("the connection was closed before the answer") from None
         raise
-    return over(stream, opening.path, server=False, early=early, max_message=max_message)
+    return stream, opening.path, early
 
 
 async def serve(

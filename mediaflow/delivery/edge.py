@@ -47,15 +47,15 @@ class Edge:
         self._sink, self._stream, self._format, self._tracks = sink, stream, format, tracks
         self._failed, self._note = failed, note
         self._bound = sink.queue_ms * format.sample_rate * len(tracks) // 1000
-        self._queue: deque[Item] = deque()
+        self._queue: deque[Item] | None = None  # made when something has to wait: an empty one takes 760 bytes
         self._queued = 0
         self._blocks = sink.when_full == "block"
         self._writer: Writer | None = None
         self._busy = True
         self._closing = False
-        self._scope = anyio.CancelScope()
-        self._work = anyio.Event()
-        self._room = anyio.Event()
+        self._scope = anyio.CancelScope(shield=True)
+        self._work: anyio.Event | None = None  # while the sink's task has nothing to do
+        self._room: anyio.Event | None = None  # once the source had to wait
 
     def full(self) -> bool:
         """True while the source should wait."""
@@ -87,9 +87,11 @@ class Edge:
                 self.account.drop(frame, "queue-full")
                 return
             self._queued += frame.sample_count
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(item)
         self._busy = True
-        self._work.set()
+        self._tell_work()
         if self._queued > self._bound and not self._blocks:
             self._drop_oldest()
 
@@ -102,19 +104,20 @@ class Edge:
                 self._queued -= item.sample_count
             else:
                 kept.append(item)
-        self._queue.extendleft(reversed(kept))
+        if self._queue is not None:
+            self._queue.extendleft(reversed(kept))
 
     async def room(self) -> None:
         """Wait while the queue is full."""
         while self.full():
-            if self._room.is_set():
+            if self._room is None or self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
 
     def close(self) -> None:
         """Say that nothing more will come."""
         self._closing = True
-        self._work.set()
+        self._tell_work()
 
     def confirm(self) -> None:
         """Bring the account up to what the writer says."""
@@ -133,8 +136,15 @@ class Edge:
         self._give_up(failure)
         self._scope.cancel()
 
+    def limit(self, deadline: float) -> None:
+        """Cut the sink off at that time, unless it is to be cut off before; what is left is booked as ``deadline``."""
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
     async def run(self) -> None:
-        """Open the sink, feed it until ``close``, finish it, and settle the account.  Raises only if cancelled."""
+        """Open the sink, feed it until ``close``, finish it, and settle the account.
+
+        It is shielded: only ``stop`` and ``limit`` end it earlier.
+        """
         reason = "unconfirmed"
         try:
             with self._scope:
@@ -143,9 +153,8 @@ class Edge:
                     self._writer = writer
                     writer.note = self._note
                     await self._feed(writer)
-        except anyio.get_cancelled_exc_class():
-            self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))
-            raise
+            if self._scope.cancelled_caught:
+                self._give_up(SinkError("deadline", "the sink did not finish before the deadline"))
         except Exception as error:  # the engine's border: a sink's fault ends that sink alone
             self._fail(error)
         finally:
@@ -154,7 +163,7 @@ class Edge:
                 reason = self.failure.code
             self._drain(reason)
             self.account.close(reason)
-            self._room.set()
+            self._tell_room()
 
     async def _feed(self, writer: Writer) -> None:
         while True:
@@ -166,12 +175,21 @@ class Edge:
                     self.account.write(item)
                 await writer.write(item)
                 if not self.full():
-                    self._room.set()
+                    self._tell_room()
+            self._queue = None
             self._busy = False
             if self._closing:
                 return
             self._work = anyio.Event()
             await self._work.wait()
+
+    def _tell_work(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    def _tell_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _drain(self, reason: str) -> None:
         while self._queue:
@@ -193,7 +211,7 @@ class Edge:
         if self.failure is None:
             self.failure = failure
             self._drain(failure.code)
-            self._room.set()
+            self._tell_room()
             self._failed(self)
 
 

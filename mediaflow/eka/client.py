@@ -28,8 +28,8 @@ The other requests; the base is the address of the service:
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -104,35 +104,67 @@ class _DocumentBody(msgspec.Struct):
 
 
 class _Service:
-    """What all clients of one service in this event loop share."""
+    """What all clients of one service in this event loop share.
 
-    def __init__(self) -> None:
+    That is the connections, too: a call needs one for a moment at its beginning and at its end, and none while it
+    streams.  They are opened for the first client and closed behind the last.
+    """
+
+    def __init__(self, base_url: str) -> None:
         self.accounts: dict[Credentials, Account] = {}
         self.discovery: Discovery | None = None
         self.discovery_ends = 0.0
+        self._base_url = base_url
+        self._users = 0
+        self._http: AbstractAsyncContextManager[http.Client]
+
+    async def enter(self) -> http.Client:
+        """Count one more client in, and give what it makes requests with."""
+        if not self._users:
+            self._http = http.connect(self._base_url, timeout_s=READ_S)
+            self._client = await self._http.__aenter__()  # which does not wait
+        self._users += 1
+        return self._client
+
+    async def leave(self) -> None:
+        """Count a client out."""
+        self._users -= 1
+        if not self._users:
+            await self._http.__aexit__(None, None, None)
 
 
 _services: anyio.lowlevel.RunVar[dict[str, _Service]] = anyio.lowlevel.RunVar("eka_services")
 
 
-@asynccontextmanager
-async def connect(base_url: str, credentials: Credentials) -> AsyncIterator[EkaClient]:
-    """Give a client; it logs in when the first request needs it."""
+def connect(base_url: str, credentials: Credentials) -> EkaClient:
+    """Return a client, to be used inside ``async with``; it logs in when the first request needs it."""
     services = _services.get(None)
     if services is None:
         services = {}
         _services.set(services)
-    service = services.setdefault(base_url, _Service())
-    account = service.accounts.setdefault(credentials, Account(credentials))
-    async with http.connect(base_url, timeout_s=READ_S) as client:
-        yield EkaClient(client, account, service)
+    service = services.get(base_url)
+    if service is None:
+        service = services[base_url] = _Service(base_url)
+    account = service.accounts.get(credentials)
+    if account is None:
+        account = service.accounts[credentials] = Account(credentials)
+    return EkaClient(account, service)
 
 
 class EkaClient:
     """The API; get one from ``connect``.  Every method raises ``EkaError``."""
 
-    def __init__(self, client: http.Client, account: Account, service: _Service) -> None:
-        self._http, self._account, self._service = client, account, service
+    __slots__ = ("_account", "_http", "_service")
+
+    def __init__(self, account: Account, service: _Service) -> None:
+        self._account, self._service = account, service
+
+    async def __aenter__(self) -> EkaClient:
+        self._http = await self._service.enter()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._service.leave()
 
     async def discover(self) -> Discovery:
         """Return what the service can do; asked at most every three hours."""

@@ -16,10 +16,11 @@ takes for 16000 Hz.  A stream cannot be taken up again: the service forgets its 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .. import envelope, http, websocket
 from ..websocket import Address, Closed, WebSocket
@@ -44,6 +45,7 @@ class AudioStream:
     def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
         self._session, self._socket, self._rate = session, socket, sample_rate
         self._sending = self._finished = False
+        socket.ignore()
 
     async def send(self, pcm: bytes) -> None:
         """Send whole samples, waiting for room; raise ``EkaError`` (``stream-lost``, ``stream-unknown``)."""
@@ -53,17 +55,20 @@ class AudioStream:
         """Send whole samples if that needs no waiting, else return False."""
         return self._socket.send_nowait(pcm if self._rate is None else self._message(pcm))
 
-    async def read(self) -> bool:
-        """Wait until the service has read what was sent, for it answers a ping only then; False if it has closed."""
-        try:
-            await self._socket.ping()
-        except Closed:
-            return False
-        return True
-
     async def closed(self) -> None:
         """Wait until the service closes, which it should not do before ``finish``."""
         await self._socket.wait_closed()
+
+    def mark(self) -> int:
+        """Ask how far the service has read, by a ping, which it answers then; return the number of what was asked."""
+        with suppress(Closed):
+            return self._socket.ping_nowait()
+        return self.reached + 1  # never
+
+    @property
+    def reached(self) -> int:
+        """The number of the last mark that is answered: the service has read what was sent before it."""
+        return self._socket.ponged
 
     async def finish(self, timeout_s: float = CLOSE_S) -> None:
         """Send ``stop`` and wait for the close that says that all is stored.
@@ -71,7 +76,15 @@ class AudioStream:
         Raises ``EkaError``: ``stream-lost`` or ``stream-unknown`` if it is not, ``not-closed`` if nobody knows.
         """
         self._finished = True
-        await self._send(envelope.build_eka_stop())
+        code = 1001
+        try:
+            await self._send(envelope.build_eka_stop())
+            await self._receipt(timeout_s)
+            code = 1000
+        finally:
+            await self._socket.leave(code)
+
+    async def _receipt(self, timeout_s: float) -> None:
         with anyio.move_on_after(timeout_s):
             closed = await self._socket.wait_closed()
             if closed.by != "peer" or closed.code not in _RECEIPTS:
@@ -85,11 +98,14 @@ class AudioStream:
             await self._send(envelope.build_eka_start(self._rate))
 
     async def abort(self) -> None:
-        """Send ``stop`` and wait a little for the close, if the stream is still whole."""
-        if not self._sending and not self._finished:
-            with anyio.move_on_after(ABORT_S, shield=True), suppress(Closed):
-                await self._socket.send(envelope.build_eka_stop())
-                await self._socket.wait_closed()
+        """Give up quickly: send ``stop`` and wait a little for the close, if the stream is still whole."""
+        try:
+            if not self._sending and not self._finished:
+                with anyio.move_on_after(ABORT_S, shield=True), suppress(Closed):
+                    await self._socket.send(envelope.build_eka_stop())
+                    await self._socket.wait_closed()
+        finally:
+            await self._socket.leave(1001)
 
     @property
     def finished(self) -> bool:
@@ -119,6 +135,39 @@ async def connect(session: Session, sample_rate: int | None = None) -> AsyncIter
 
     Raises ``EkaError``; the address is a capability and shows up in none.
     """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            stream = await open_in(tasks, session, sample_rate)
+            try:
+                yield stream
+            except BaseException:
+                await stream.abort()
+                raise
+            if not stream.finished:
+                await stream.finish()
+        except Exception as error:
+            failure = error  # raised again where the task group does not wrap it
+    if failure is not None:
+        raise failure
+
+
+async def open_in(tasks: TaskGroup, session: Session, sample_rate: int | None = None) -> AudioStream:
+    """Open the stream of ``session``, to be ended with ``finish`` or ``abort`` in whatever task; raises as ``connect``.
+
+    ``tasks`` is where the connection is read if that takes a task.
+    """
+    socket = await _connect(tasks, session)
+    stream = AudioStream(session, socket, sample_rate)
+    try:
+        await stream.begin()
+    except BaseException:
+        await stream.abort()
+        raise
+    return stream
+
+
+async def _connect(tasks: TaskGroup, session: Session) -> WebSocket:
     import stamina
 
     url = session.upload_url.reveal()
@@ -127,23 +176,13 @@ async def connect(session: Session, sample_rate: int | None = None) -> AsyncIter
     loopback = Address(parts.scheme, parts.hostname or "", 0, "").is_loopback
     if not secure and not (parts.scheme == "ws" and loopback):
         raise EkaError("session-refused", f"session {session.id}: its upload_url is not a wss:// address")
-    async with AsyncExitStack() as stack:
-        try:
-            # A try that failed has not used the stream id up, so it can be made again.
-            async for attempt in stamina.retry_context(on=websocket.Unreachable, attempts=3, timeout=20.0):
-                with attempt:
-                    connecting = websocket.connect(url, tls=http.default_tls() if secure else None)
-                    socket = await stack.enter_async_context(connecting)
-        except websocket.Unreachable as error:
-            raise EkaError("unreachable", f"session {session.id}: {error}") from None
-        except websocket.Refused as error:
-            raise EkaError("stream-refused", f"session {session.id}: HTTP {error.status} for the stream") from None
-        stream = AudioStream(session, socket, sample_rate)
-        try:
-            await stream.begin()
-            yield stream
-        except BaseException:
-            await stream.abort()
-            raise
-        if not stream.finished:
-            await stream.finish()
+    try:
+        # A try that failed has not used the stream id up, so it can be made again.
+        async for attempt in stamina.retry_context(on=websocket.Unreachable, attempts=3, timeout=20.0):
+            with attempt:
+                return await websocket.connect_in(tasks, url, tls=http.default_tls() if secure else None)
+    except websocket.Unreachable as error:
+        raise EkaError("unreachable", f"session {session.id}: {error}") from None
+    except websocket.Refused as error:
+        raise EkaError("stream-refused", f"session {session.id}: HTTP {error.status} for the stream") from None
+    raise AssertionError("stamina ends by returning or raising")

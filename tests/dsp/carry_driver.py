@@ -76,6 +76,19 @@ class _Writer(Writer):
         raise NotImplementedError
 
 
+class Deaf:
+    """Takes no news of the session."""
+
+    def sink_failed(self, session: LiveSession, edge: object) -> None:
+        raise NotImplementedError
+
+    def noted(self, session: LiveSession, name: str, facts: object) -> None:
+        raise NotImplementedError
+
+    def amended(self, account: object) -> None:
+        raise NotImplementedError
+
+
 def message(number: int) -> bytes:
     """Return a frame of the WebSocket with 20 ms of the call."""
     text = envelope.build_media("stream", number, "inbound", number, 1_770_000_000_000 + 20 * number, CODES)
@@ -91,7 +104,7 @@ async def carry(frames: int) -> int:
     out, tracks = Hole(), ("inbound",)
     pipeline = msgspec.structs.replace(pipeline, sinks=(Out(line=out),))
     plan = graph.plan(pipeline, MULAW, tracks)
-    session = LiveSession(pipeline, plan, Stream("call", MULAW, tracks), lambda edge: None)
+    session = LiveSession(pipeline, plan, Stream("call", MULAW, tracks), Deaf())
     carrier = WebSocket(Hole(), "/", server=True, max_message=1 << 20)
     intake = Intake("call", Start("call", "", "", MULAW, tracks, {}), session, "little", RecordingEngine())
     async with anyio.create_task_group() as tasks:

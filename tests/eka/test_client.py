@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import anyio
+import anyio.abc
 import pytest
 import stamina
 
@@ -482,3 +483,35 @@ async def test_a_stream_s_session_without_an_address_is_none() -> None:
         assert session.expires_at is not None and session.expires_at.hour == 11
         with pytest.raises(eka.EkaError, match="no upload_url"):
             await client.create(eka.SessionRequest())
+
+
+async def test_the_clients_of_a_service_share_its_connections() -> None:
+    """However many clients there are, requests one after the other need one connection; the last client closes it."""
+    opened, gone = 0, anyio.Event()
+
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        nonlocal opened
+        opened += 1
+        async with stream:
+            with suppress(anyio.EndOfStream):
+                while True:
+                    await stream.receive()
+                    await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        gone.set()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+    with anyio.fail_after(10):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, answer)
+            async with eka.connect(url, PAIR) as one:
+                async with eka.connect(url, PAIR) as other:
+                    await one.clock_ahead()
+                    await other.clock_ahead()
+                await one.clock_ahead()
+                assert (opened, gone.is_set()) == (1, False)
+            await gone.wait()
+            async with eka.connect(url, PAIR) as late:
+                await late.clock_ahead()
+            assert opened == 2
+            tasks.cancel_scope.cancel()

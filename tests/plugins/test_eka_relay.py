@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 import stamina
+from anyio.abc import TaskGroup
 from engine_kit import call, make_runner
 
 from mediaflow import (
@@ -165,23 +166,15 @@ class Line:
     ) -> None:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
-        self._nowait, self._refused, self._hangs, self._fails = nowait, refused, hangs, fails
+        self.aborted: list[int] = []
+        self.nowait, self.refused, self.hangs, self.fails = nowait, refused, hangs, fails
 
-    async def carry(self, part: Part) -> None:
-        if part.number in self._hangs:
-            await anyio.sleep_forever()
-        if part.number in self._refused:
-            raise SinkError("session-refused", "no more of them")
-        part.session_id, part.outcome = f"s{part.number}", {"status": "completed"}
-        self.writers.append(Kept(self._nowait))
-        await part.take(self.writers[-1])
-        self.ended.append(part.number)
-        if part.number in self._fails:
-            raise SinkError("end-refused", f"session {part.number}")
+    def part(self, number: int, before: str) -> Part:
+        return _Part(self, number, before)
 
     @asynccontextmanager
     async def relay(self, longest_s: float | None = 3.0) -> AsyncIterator[Relay]:
-        relay = Relay(self.carry, PCM, longest_s)
+        relay = Relay(self.part, PCM, longest_s)
         async with relay.running():
             yield relay
 
@@ -193,6 +186,29 @@ class Line:
                     await relay.write(item)
         assert relay.delivered == sum(len(writer.audio) for writer in self.writers) // 2
         return [len(writer.audio) // 2 for writer in self.writers]
+
+
+class _Part(Part):
+    def __init__(self, line: Line, number: int, before: str) -> None:
+        super().__init__(number, before)
+        self._line = line
+
+    async def open(self, tasks: TaskGroup) -> None:
+        if self.number in self._line.hangs:
+            await anyio.sleep_forever()
+        if self.number in self._line.refused:
+            raise SinkError("session-refused", "no more of them")
+        self.session_id, self.outcome = f"s{self.number}", {"status": "completed"}
+        self.writer = Kept(self._line.nowait)
+        self._line.writers.append(self.writer)
+
+    async def finish(self) -> None:
+        self._line.ended.append(self.number)
+        if self.number in self._line.fails:
+            raise SinkError("end-refused", f"session {self.number}")
+
+    async def abort(self) -> None:
+        self._line.aborted.append(self.number)
 
 
 @pytest.mark.parametrize("nowait", [True, False])
@@ -285,10 +301,11 @@ async def test_a_first_session_that_cannot_be_had_is_the_failure() -> None:
 
 
 async def test_leaving_by_an_exception_ends_every_session() -> None:
-    """It comes out as it is, and no part is left running."""
+    """It comes out as it is; what was written to is given up, and what has finished its audio may have finished."""
     line = Line()
     with pytest.raises(ZeroDivisionError):
         async with line.relay() as relay:
             await relay.write(frames(SECOND * 4, PCM)[0])
             raise ZeroDivisionError
+    assert line.aborted == [2]
     assert line.ended in ([], [1])

@@ -16,7 +16,6 @@ from eka_service import Plan, Service, running_service
 
 from mediaflow import AudioFormat, AudioFrame, FormatError, PathTemplate, Secret, SinkError, SpeechStarted, Stream
 from mediaflow.testing import RecordingEngine, frames, write_all
-from mediaflow_plugins import _eka_stream
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_eka_ingest import EkaIngest
 
@@ -232,9 +231,8 @@ async def lost(service: Service, folder: Path, mark: bool = False) -> SinkError:
     return caught.value
 
 
-async def test_a_line_that_breaks_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_that_breaks_in_the_middle(tmp_path: Path) -> None:
     """The error says how much is confirmed, and what arrived is processed: the session is ended."""
-    monkeypatch.setattr(_eka_stream, "MARK_S", 0.001)
     async with running_service(Plan(close_at=1, close_code=1006, wait=True)) as service:
         error = await lost(service, tmp_path, mark=True)
     assert error.code == "stream-lost"

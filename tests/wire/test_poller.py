@@ -8,11 +8,15 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from mediaflow._wire.poller import BROKEN, NOTHING, Poller, Watched
+
+
+def nothing() -> None:
+    pass
 
 
 class Socket(Watched):
@@ -21,7 +25,7 @@ class Socket(Watched):
     def __init__(self, fd: int) -> None:
         self.events: list[tuple[bool, bool]] = []
         self.errors: list[Exception] = []
-        self.then = lambda: None
+        self.then: Callable[[], None] = nothing
 
     def happened(self, readable: bool, writable: bool) -> None:
         self.events.append((readable, writable))
