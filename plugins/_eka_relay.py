@@ -43,6 +43,13 @@ OPEN_S = 15.0
 """How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
 
 
+class PartWriter(Writer):
+    """Writes to one session."""
+
+    put: Callable[[bytes], bool]
+    """Takes the audio of a frame without waiting; returns False, and has taken nothing, if that cannot be."""
+
+
 class Part(ABC):
     """One session of a call; ``before`` is the id of the one before it.
 
@@ -56,7 +63,7 @@ class Part(ABC):
         self.failure: Exception | None = None
         self.given = 0
         """Samples that it was given, once it is closed."""
-        self.writer: Writer
+        self.writer: PartWriter
         """Takes the audio, once it is open."""
 
     @abstractmethod
@@ -85,7 +92,8 @@ class Relay(Writer):
             self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
         self._limit = self._hard  # the soft one in a pause
         self._given = 0
-        self._writer: Writer
+        self._writer: PartWriter
+        self._put: Callable[[bytes], bool]  # the writer's, looked up once a session
         self._parts: list[Part] = []
         self._tasks: TaskGroup
 
@@ -132,8 +140,9 @@ class Relay(Writer):
 
     def write_nowait(self, item: Item) -> bool:
         if isinstance(item, AudioFrame):
-            given = self._given + len(item.data)
-            if given > self._limit or not self._writer.write_nowait(item):
+            pcm = item.data
+            given = self._given + len(pcm)
+            if given > self._limit or not self._put(pcm):
                 return False
             self._given = given
             return True
@@ -175,7 +184,7 @@ class Relay(Writer):
 
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
-        self._writer, self._given = part.writer, 0
+        self._writer, self._put, self._given = part.writer, part.writer.put, 0
 
     async def _hand_over(self) -> None:
         last = self._parts[-1]

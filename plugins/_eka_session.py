@@ -39,7 +39,7 @@ from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, S
 from mediaflow.eka import webhook
 from mediaflow.websocket import Address
 
-from ._eka_relay import Part, Relay
+from ._eka_relay import Part, PartWriter, Relay
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ DISCOVERY_S = 2.0
 """How long a call waits to hear what the service can do; it goes on without."""
 
 
-class EkaWriter(Writer):
+class EkaWriter(PartWriter):
     """The running part of every sink here."""
 
     files_sent = 0
@@ -64,7 +64,6 @@ class EkaWriter(Writer):
 
     def __init__(self, session: eka.Session, format: AudioFormat) -> None:
         self._session, self._format = session, format
-        self._sent = 0
         self._delivered = 0
 
     @property

@@ -56,51 +56,31 @@ class _Writer(EkaWriter):
     ) -> None:
         super().__init__(session, format)
         self._sink, self._stream = sink, stream
-        self._sample_bytes = format.sample_bytes
-        self._size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
-        self._pending = bytearray()
+        size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
+        self._packer = eka.Packer(stream.send_nowait, size)
+        self.put = self._packer.put
         self._mark = self._marked = 0  # the question how far the service has read, and how much was sent by then
+
+    @property
+    def sent(self) -> int:
+        return self._packer.sent // self._format.sample_bytes
 
     @property
     def delivered(self) -> int:
         if self._delivered < self._marked and self._stream.reached >= self._mark:
             self._delivered = self._marked
-        if self._delivered == self._marked < self._sent and not self._stream.finished:
-            self._mark, self._marked = self._stream.mark(), self._sent
+        if self._delivered == self._marked < self.sent and not self._stream.finished:
+            self._mark, self._marked = self._stream.mark(), self.sent
         return self._delivered
 
     def write_nowait(self, item: Item) -> bool:
-        if not isinstance(item, AudioFrame):
-            return True
-        data, pending, size = item.data, self._pending, self._size
-        if pending:
-            if len(pending) + len(data) < size:
-                pending += data
-                return True
-            data = bytes(pending) + data
-        elif len(data) < size:
-            pending += data
-            return True
-        if len(data) < 2 * size:  # as a whole, for then the next message begins with a frame, and needs no copying
-            if not self._stream.send_nowait(data):
-                return False
-            self._sent += len(data) // self._sample_bytes
-            pending.clear()
-            return True
-        done = 0
-        while len(data) - done >= size and self._stream.send_nowait(data[done : done + size]):
-            done += size
-            self._sent += size // self._sample_bytes
-        if not done:
-            return False
-        self._pending = bytearray(data[done:])
-        return True
+        return not isinstance(item, AudioFrame) or self.put(item.data)
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            self._pending += item.data
-            while len(self._pending) >= self._size:
-                await self._send_audio(self._size)
+            self._packer.pending += item.data
+            while len(self._packer.pending) >= self._packer.size:
+                await self._send_audio()
 
     async def finish(self) -> None:
         try:
@@ -114,12 +94,12 @@ class _Writer(EkaWriter):
 
     async def _finish(self) -> None:
         """Send the rest and wait until all is stored; raise ``SinkError`` if the stream is lost."""
-        while self._pending:
-            await self._send_audio(min(self._size, len(self._pending)))
+        while self._packer.pending:
+            await self._send_audio()
         silence = self._format.silence(self._format.sample_rate * self._sink.trailing_silence_ms // 1000)
         with self._told_how_far():
-            for start in range(0, len(silence), self._size):
-                await self._stream.send(silence[start : start + self._size])
+            for start in range(0, len(silence), self._packer.size):
+                await self._stream.send(silence[start : start + self._packer.size])
             try:
                 await self._stream.finish(self._sink.close_timeout_s)
             except eka.EkaError as error:
@@ -127,14 +107,13 @@ class _Writer(EkaWriter):
                     raise
                 self.doubt = error
             else:
-                self._delivered = self._sent
+                self._delivered = self.sent
 
-    async def _send_audio(self, size: int) -> None:
-        pcm = bytes(self._pending[:size])
+    async def _send_audio(self) -> None:
+        pcm = self._packer.head()
         with self._told_how_far():
             await self._stream.send(pcm)
-        del self._pending[:size]
-        self._sent += self._format.sample_count(pcm)
+        self._packer.sent_head(len(pcm))
 
     @contextmanager
     def _told_how_far(self) -> Iterator[None]:
@@ -143,5 +122,5 @@ class _Writer(EkaWriter):
         except eka.EkaError as error:
             if error.code != "stream-lost":
                 raise
-            text = f"{error}: of {self._sent} samples sent, {self.delivered} are confirmed"
+            text = f"{error}: of {self.sent} samples sent, {self.delivered} are confirmed"
             raise SinkError(error.code, text) from None

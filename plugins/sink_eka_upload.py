@@ -61,13 +61,17 @@ class _Writer(EkaWriter):
         self._client, self._retry_s = client, sink.retry_s
         self._size = sink.chunk_s * format.sample_rate * format.sample_bytes
         self._pending = bytearray()
+        self.put = self._gather
 
     def write_nowait(self, item: Item) -> bool:
-        if not isinstance(item, AudioFrame):
-            return not isinstance(item, Cut) or not self._pending
-        if len(self._pending) + len(item.data) >= self._size:
+        if isinstance(item, AudioFrame):
+            return self.put(item.data)
+        return not isinstance(item, Cut) or not self._pending
+
+    def _gather(self, pcm: bytes) -> bool:
+        if len(self._pending) + len(pcm) >= self._size:
             return False
-        self._pending += item.data
+        self._pending += pcm
         return True
 
     async def write(self, item: Item) -> None:
@@ -102,8 +106,7 @@ class _Writer(EkaWriter):
             await anyio.sleep(AGAIN_S)
         del self._pending[:size]
         self.files_sent += 1
-        self._sent += samples
-        self._delivered = self._sent
+        self._delivered += samples
 
 
 @hookimpl

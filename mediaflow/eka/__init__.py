@@ -11,6 +11,7 @@
 
     client.py     requests: sessions, chunks, results, templates, webhook subscriptions
     stream.py     the audio of a session over a WebSocket
+    packer.py     frames joined to messages
     auth.py       the token that all clients of an account share
     model.py      what is sent and what comes back, and what goes wrong
     webhook.py    the other direction: the service tells us that a session is done
@@ -37,6 +38,7 @@ from .model import (
     SessionState,
     Template,
 )
+from .packer import Packer
 
 __all__ = [
     "BASE_URL",
@@ -49,6 +51,7 @@ __all__ = [
     "EkaError",
     "Ended",
     "Model",
+    "Packer",
     "Session",
     "SessionRequest",
     "SessionState",

@@ -15,7 +15,7 @@ takes for 16000 Hz.  A stream cannot be taken up again: the service forgets its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -45,15 +45,13 @@ class AudioStream:
     def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
         self._session, self._socket, self._rate = session, socket, sample_rate
         self._sending = self._finished = False
+        self.send_nowait: Callable[[bytes], bool] = socket.send_nowait if sample_rate is None else self._send_json
+        """Send whole samples if that needs no waiting, else return False."""
         socket.ignore()
 
     async def send(self, pcm: bytes) -> None:
         """Send whole samples, waiting for room; raise ``EkaError`` (``stream-lost``, ``stream-unknown``)."""
         await self._send(self._message(pcm))
-
-    def send_nowait(self, pcm: bytes) -> bool:
-        """Send whole samples if that needs no waiting, else return False."""
-        return self._socket.send_nowait(pcm if self._rate is None else self._message(pcm))
 
     async def closed(self) -> None:
         """Wait until the service closes, which it should not do before ``finish``."""
@@ -114,6 +112,9 @@ class AudioStream:
 
     def _message(self, pcm: bytes) -> str | bytes:
         return pcm if self._rate is None else envelope.build_eka_media(pcm)
+
+    def _send_json(self, pcm: bytes) -> bool:
+        return self._socket.send_nowait(envelope.build_eka_media(pcm))
 
     async def _send(self, message: str | bytes) -> None:
         self._sending = True

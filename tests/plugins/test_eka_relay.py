@@ -27,11 +27,10 @@ from mediaflow import (
     SpeechEnded,
     SpeechStarted,
     Stream,
-    Writer,
 )
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins import _eka_relay
-from mediaflow_plugins._eka_relay import Part, Relay
+from mediaflow_plugins._eka_relay import Part, PartWriter, Relay
 from mediaflow_plugins.sink_eka_json import EkaJson
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.sink_eka_upload import EkaUpload
@@ -129,21 +128,25 @@ async def test_an_early_session_that_fails_is_told_at_the_end(tmp_path: Path) ->
 PCM = AudioFormat("s16le", 8000)
 
 
-class Kept(Writer):
+class Kept(PartWriter):
     """Keeps what it is given and confirms what it is told to."""
 
     def __init__(self, nowait: bool = True) -> None:
         self.audio = bytearray()
         self.confirmed: int | None = None
         self._nowait = nowait
+        self.put = self._keep
 
     @property
     def delivered(self) -> int:
         return len(self.audio) // 2 if self.confirmed is None else self.confirmed
 
     def write_nowait(self, item: Item) -> bool:
-        if self._nowait and isinstance(item, AudioFrame):
-            self.audio += item.data
+        return self.put(item.data) if isinstance(item, AudioFrame) else self._nowait
+
+    def _keep(self, pcm: bytes) -> bool:
+        if self._nowait:
+            self.audio += pcm
         return self._nowait
 
     async def write(self, item: Item) -> None:
@@ -199,8 +202,8 @@ class _Part(Part):
         if self.number in self._line.refused:
             raise SinkError("session-refused", "no more of them")
         self.session_id, self.outcome = f"s{self.number}", {"status": "completed"}
-        self.writer = Kept(self._line.nowait)
-        self._line.writers.append(self.writer)
+        kept = self.writer = Kept(self._line.nowait)
+        self._line.writers.append(kept)
 
     async def finish(self) -> None:
         self._line.ended.append(self.number)

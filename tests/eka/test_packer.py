@@ -1,0 +1,52 @@
+"""Frames joined to messages, against joining them all and cutting."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+
+from mediaflow.eka import Packer
+
+
+@given(st.lists(st.binary(max_size=90), max_size=60), st.integers(1, 60), st.sets(st.integers(0, 80)))
+def test_nothing_is_lost_or_sent_twice_when_sending_fails(pieces: list[bytes], size: int, refused: set[int]) -> None:
+    """Whatever is refused when, what ``put`` has taken is what went out, is counted, or is pending; in order."""
+    messages: list[bytes] = []
+    tries = 0
+
+    def send(message: bytes) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries in refused:
+            return False
+        messages.append(message)
+        return True
+
+    packer = Packer(send, size)
+    taken = b""
+    for piece in pieces:
+        before = (list(messages), bytes(packer.pending))
+        if packer.put(piece):
+            taken += piece
+        else:
+            assert (messages, bytes(packer.pending)) == before
+        assert b"".join(messages) + packer.pending == taken
+        assert packer.sent == sum(map(len, messages))
+    assert all(size <= len(message) < 2 * size for message in messages)
+
+
+def test_a_frame_of_a_whole_message_goes_as_it_is() -> None:
+    """No copy of it is made."""
+    sent: list[bytes] = []
+    packer = Packer(lambda message: not sent.append(message), 640)  # type: ignore[func-returns-value]
+    frame = bytes(range(256)) * 3
+    assert packer.put(frame) and sent[0] is frame
+
+
+def test_what_waits_is_taken_by_hand() -> None:
+    """As far as a message goes, and only once it is said to be on its way."""
+    packer = Packer(lambda message: False, 4)
+    assert packer.put(b"abc") and not packer.put(b"d")
+    packer.pending += b"defgh"
+    assert packer.head() == packer.head() == b"abcd"
+    packer.sent_head(4)
+    assert (packer.head(), packer.sent) == (b"efgh", 4)
