@@ -3,7 +3,7 @@
 # make check   lint, types, layers
 # make bench   the compiled core beside its peers; make bench-load: how many calls one core carries (half an hour)
 # make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
-# make fuzz    look for WebSocket bytes that the core misreads (FUZZ_S=600: for so many seconds)
+# make fuzz    look for frames and messages that the core misreads (FUZZ_S=600: for so many seconds each); CI: fuzz-short
 # make autobahn   our WebSockets against Autobahn|Testsuite, which needs a Python 2.7
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
@@ -17,7 +17,7 @@ HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
 SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
-.PHONY: demo test check bench bench-load pipecat debug sanitize fuzz autobahn system peers others clean
+.PHONY: demo test check bench bench-load pipecat debug sanitize fuzz fuzz-short autobahn system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -27,7 +27,7 @@ test: system check peers
 	$(BIN)/pytest -q -n auto -m 'not slow'
 	$(BIN)/pytest -m slow
 	$(MAKE) debug sanitize
-	$(MAKE) fuzz FUZZ_S=10
+	$(MAKE) fuzz-short
 	$(MAKE) others
 
 check: $(VENV)/.development
@@ -57,13 +57,29 @@ sanitize: $(VENV)/.development
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  $(BIN)/python -P -m pytest $(CORE_TESTS) --deselect tests/dsp/test_chain.py::test_a_stage_from_outside
 
-# What is found worth keeping stays in build/fuzz, and so does an input that is misread.
-fuzz: $(VENV)/.development
-	@if $(BIN)/python -m pip install -q --only-binary :all: --group fuzz; then \
-	  mkdir -p build/fuzz/frames && \
-	  PYTHONPATH=tests $(BIN)/python tests/wire/fuzz_frames.py build/fuzz/frames \
-	    -artifact_prefix=build/fuzz/ -max_total_time=$(FUZZ_S) -max_len=600; \
-	else echo "no atheris for this Python: not fuzzed"; fi
+# The wire's readers, seen by libFuzzer and with its sanitizers, held against readers that nobody here wrote.  What is
+# found worth going on from stays in build/fuzz, and so does what is misread: it belongs into the corpus, as `found-…`.
+# `fuzz-short` begins with the corpus alone and does the same each time.
+FUZZ_TARGETS := frames media members
+FUZZER = PYTHONPATH=build/fuzz/lib:tests PYTHONHASHSEED=0 PYTHONMALLOC=malloc \
+  ASAN_OPTIONS=detect_leaks=0:malloc_context_size=0 \
+  LD_PRELOAD="$$($(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+  $$(setarch -R true && echo setarch -R) $(BIN)/python -P tests/wire/fuzz.py
+
+fuzz fuzz-short: $(VENV)/.development
+	@set -e; if $(BIN)/python -m pip install -q --only-binary :all: --group fuzz; then \
+	  MEDIAFLOW_FUZZ=1 $(BIN)/python setup.py -q build --build-lib build/fuzz/lib --build-temp build/fuzz/tmp; \
+	  rm -rf build/fuzz/fuzz-short; \
+	  for target in $(FUZZ_TARGETS); do \
+	    mkdir -p build/fuzz/$@/$$target; \
+	    $(FUZZER) $$target build/fuzz/$@/$$target tests/wire/corpus/$$target -artifact_prefix=build/fuzz/$$target- \
+	      -use_value_profile=1 -max_len=600 -print_final_stats=1 -verbosity=0 -detect_leaks=0 $(FUZZ_OPTIONS); \
+	  done; \
+	elif [ "$$CI" = true ]; then echo "NOT FUZZED: CI must have atheris"; exit 1; \
+	else echo "NOT FUZZED: atheris, which brings libFuzzer, has no wheel for this Python and machine"; fi
+
+fuzz: FUZZ_OPTIONS = -max_total_time=$(FUZZ_S)
+fuzz-short: FUZZ_OPTIONS = -seed=1 -reload=0 -runs=20000
 
 PYTHON2 := $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7.*/bin/python) $(shell command -v python2.7))
 

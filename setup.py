@@ -1,7 +1,8 @@
 """Build the compiled core; everything else stands in pyproject.toml.
 
 ``MEDIAFLOW_DEBUG=1 pip install -e .`` builds it with bounds checks and without optimisation; ``MEDIAFLOW_SANITIZE=1``
-with gcc's address and undefined-behaviour sanitizers (`make sanitize` runs the tests on that).
+with gcc's address and undefined-behaviour sanitizers (`make sanitize` runs the tests on that).  ``MEDIAFLOW_FUZZ=1``
+builds the wire alone, with the sanitizers and so that libFuzzer sees its branches (`make fuzz`).
 """
 
 import os
@@ -12,7 +13,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("MEDIAFLOW_DEBUG") == "1"
-SANITIZE = os.environ.get("MEDIAFLOW_SANITIZE") == "1"
+FUZZ = os.environ.get("MEDIAFLOW_FUZZ") == "1"
+SANITIZE = FUZZ or os.environ.get("MEDIAFLOW_SANITIZE") == "1"
 
 core_directives = {
     "language_level": 3,
@@ -35,6 +37,8 @@ flags = ["-ffp-contract=off", "-fno-trapping-math", *(["-O0", "-g", "-UNDEBUG"] 
 if SANITIZE:
     # One level only: the dynamic linker picks levels before the sanitizer is ready.
     flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-DONE_LEVEL"]
+if FUZZ:
+    flags += ["-fsanitize-coverage=trace-pc,trace-cmp"]
 
 
 def extension(source: Path) -> Extension:
@@ -42,11 +46,11 @@ def extension(source: Path) -> Extension:
     kernel = source.with_name(f"{source.stem}_kernel.c")
     return Extension(
         ".".join(source.with_suffix("").parts),
-        [str(source), *([str(kernel)] if kernel.exists() else [])],
+        [str(source), *([str(kernel)] if kernel.exists() else []), *(["tests/wire/coverage.c"] if FUZZ else [])],
         include_dirs=[str(source.parent)],
         depends=sorted(map(str, source.parent.glob("*.h"))),
         extra_compile_args=flags,
-        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE and not FUZZ else [],
     )
 
 
@@ -58,7 +62,7 @@ def compiled(sources: list[Path], directives: dict[str, object]) -> list[Extensi
     )
 
 
-cores = sorted(Path("mediaflow").glob("_*/*.pyx"))
+cores = sorted(Path("mediaflow").glob("_wire/*.pyx" if FUZZ else "_*/*.pyx"))
 # Modules of plain Python that every frame goes through: compiled as they are, with the types in the .pxd beside them.
 # Bounds checks and sanitizers are for what has no Python form, so there these stay as they are.
 types = (path for path in Path("mediaflow").rglob("*.pxd") if path.stem != "__init__")

@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -34,6 +35,7 @@ STEPS = (0.1, 0.25, 0.4, 0.5, 0.6, *(n / 20 for n in range(14, 31)))
 
 FRAMES_S = 50
 LATENCY_CALLS, MANY_CALLS = 100, 1000
+MESSAGES_MS = (20, 40, 60, 100, 200)
 
 say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
 
@@ -79,6 +81,11 @@ def _memory(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
     yield from (modes.memory(row) for row in chosen if row.name != NULL)
 
 
+def _coalescing(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
+    for _ in range(rounds if MEDIAFLOW in (row.name for row in chosen) else 0):
+        yield from (modes.coalescing(message_ms) for message_ms in MESSAGES_MS)
+
+
 def _pause(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
     yield from (modes.pause(row) for row in chosen)
 
@@ -89,12 +96,16 @@ MODES = {
     "memory": _memory,
     "pause": _pause,
     "paced": _paced,
+    "coalescing": _coalescing,
     "ramp": _ramp,
 }
 
 
-def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) -> Document:
-    """Run what is wanted, or everything; say on standard error how it goes.  Ctrl-C ends it with what there is."""
+def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str], into: Document | None = None) -> Document:
+    """Run what is wanted, or everything; say on standard error how it goes.  Ctrl-C ends it with what there is.
+
+    Exits with a message if it is to go ``into`` a document of another machine or of other versions.
+    """
     chosen, lacking = present(row_names)
     programs = {name: said for name, command in PROGRAMS.items() if (said := machine.program(*command))}
     document = Document(
@@ -102,11 +113,13 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) ->
         f"{platform.system()} {platform.release()}",
         machine.versions(PACKAGES) | programs,
         lacking,
-        rounds,
     )
+    if into is not None and (others := differing(into, document)):
+        sys.exit(f"what is there was measured with {'; '.join(others)}: measure everything, with --json")
     try:
         if not mode_names or "stages" in mode_names:
-            document.stages = stages.measure(5 * rounds)
+            document.stage_rounds = 5 * rounds
+            document.stages = stages.measure(document.stage_rounds)
         for name, run in MODES.items():
             if mode_names and name not in mode_names:
                 continue
@@ -115,7 +128,27 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str]) ->
                 say(load_report.line(record))
     except KeyboardInterrupt:
         say("interrupted: what follows is what there is")
-    return document
+    return document if into is None else join(into, document)
+
+
+def differing(old: Document, new: Document) -> list[str]:
+    """Return what was another one when ``old`` was measured: figures with different ones are not to be compared."""
+    then, now = ({"machine": each.machine, "system": each.system} | each.versions for each in (old, new))
+    return [f"{name} {then[name]}, here {now[name]}" for name in then if now.get(name, then[name]) != then[name]]
+
+
+def join(old: Document, new: Document) -> Document:
+    """Return ``old`` with what ``new`` has measured in the place of the same modes of the same bridges."""
+    modes_of_rows = {(record.mode, record.tls, record.row) for record in new.records}
+    rows = {record.row for record in new.records}
+    return msgspec.structs.replace(
+        old,
+        versions=old.versions | new.versions,
+        missing={name: lack for name, lack in old.missing.items() if name not in rows} | new.missing,
+        records=[r for r in old.records if (r.mode, r.tls, r.row) not in modes_of_rows] + new.records,
+        stage_rounds=new.stage_rounds or old.stage_rounds,
+        stages=new.stages or old.stages,
+    )
 
 
 def dump(document: Document) -> str:
@@ -126,13 +159,23 @@ def dump(document: Document) -> str:
 
 
 def main(
-    rounds: int = ROUNDS, as_json: bool = False, mode_names: Sequence[str] = (), row_names: Sequence[str] = ()
+    rounds: int = ROUNDS,
+    as_json: bool = False,
+    mode_names: Sequence[str] = (),
+    row_names: Sequence[str] = (),
+    file: Path | None = None,
 ) -> int:
-    """Print the tables, or one JSON document; return 1 if a block of ours went wrong."""
+    """Print the tables, or one JSON document; return 1 if a block of ours went wrong.
+
+    Where there is a ``file``, what was measured goes into that, in the place of the same modes of the same bridges.
+    """
     if (os.cpu_count() or 1) < 2 or not shutil.which("gcc") or not shutil.which("taskset"):
         say("this needs two cores, gcc with OpenSSL's headers (libssl-dev), and taskset")
         return 1
-    document = measure(rounds, mode_names, row_names)
+    into = msgspec.json.decode(file.read_bytes(), type=Document) if file else None
+    document = measure(rounds, mode_names, row_names, into)
+    if file:
+        file.write_text(dump(document) + "\n")
     if as_json:
         print(dump(document))
     else:

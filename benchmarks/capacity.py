@@ -32,15 +32,17 @@ HEAD = """\
 # Capacity
 
 How many calls one core carries, and what a frame costs, beside bridges that do less. This page is written by
-`mediaflow bench load --page` from `docs/capacity.json`, which is what `mediaflow bench load --json` printed.
+`mediaflow bench load --page` from `docs/capacity.json`, which is what `mediaflow bench load --json` printed; with
+`--update`, that command puts what it measures in the place of the same modes there, and writes this page.
 
-{machine}; {system}. {versions}. Not installed: {missing}. Rounds: {rounds}. {quiet}
+{machine}; {system}. {versions}. Not installed: {missing}. {quiet}
 
 ## How it is measured
 
 A load in C plays calls as Vobiz does (nested `start`, one JSON message of µ-law per 20 ms, masked) and is EkaScribe's
 WebSocket as well. The bridge under test runs on one core, the load on the other, all over loopback. In each round every
-bridge has its turn; figures are medians over the rounds, ratios the medians of the ratios within a round.
+bridge has its turn; figures are medians over the rounds, ratios the medians of the ratios within a round. How many
+rounds there were stands above each table.
 
 Every block of 20 ms that arrives is compared, byte by byte, with what must come of the block that is due; one that is
 not due is looked up, and counted as lost, doubled, foreign or damaged. The ends of all calls are checked. *All right*
@@ -49,7 +51,7 @@ means that nothing of this happened.
 * **mediaflow** is `mediaflow run` with `pipelines/vobiz_to_eka.yaml` and `message_ms: 20`, so that it sends as many
   messages as the others: decoding, resampling with a filter, detector, ledger. **mediaflow as shipped** is that file
   as it is: what it sends to EkaScribe is larger, and a frame waits for its message to fill.
-* **mediaflow's parts** are the same parts wired by hand, without YAML, graph, session, edge and ledger.
+* **mediaflow's parts** are the same compiled parts wired by hand, without YAML, graph, session, edge and ledger.
 * **by hand** is `websockets`, msgspec, `audioop` and uvloop; **picows**, **Node ws** and **C epoll** are the same
   bridge on other libraries. They resample by the mean of two neighbours, have no detector, no ledger and no recovery.
 * **Pipecat** is a pipeline of its FastAPI transport, its serializer for Plivo and a sink, in an environment of its own
@@ -58,11 +60,11 @@ means that nothing of this happened.
 * **null** looks at nothing and answers with silence: what it reaches is as far as the load can see.
 
 Latency runs from the sending of the newest frame in a message to the message. It has neither the delay of a filter in
-it (4.5 ms at 16 kHz) nor the time for which a message is being filled; both are the same at every load. `load late`
-says by how much the load itself was late: latencies below that are not to be told apart. A ramp that ends where the
-load's core is full shows the load's limit, not the bridge's. `others on it` is the share of the time for which the
-bridge could have run and something else had its core: where that is not near nothing, the machine was not quiet, and
-latencies and numbers of calls say little. The shares of a ramp are those of its last step.
+it (4.5 ms at 16 kHz) nor, but where a table says so, the time for which a message is being filled; both are the same
+at every load. `load late` says by how much the load itself was late: latencies below that are not to be told apart. A
+ramp that ends where the load's core is full shows the load's limit, not the bridge's. `others on it` is the share of
+the time for which the bridge could have run and something else had its core: where that is not near nothing, the
+machine was not quiet, and latencies and numbers of calls say little. The shares of a ramp are those of its last step.
 
 """
 
@@ -94,7 +96,6 @@ def render(document: Document) -> str:
             system=document.system,
             versions=", ".join(f"{name} {number}" for name, number in document.versions.items()),
             missing=", ".join(document.missing) or "nothing",
-            rounds=document.rounds,
             quiet=QUIET if others < modes.DISTURBED else DISTURBED.format(others=others),
         ),
         f"## {goals.title}\n\n{load_report.markdown(goals)}\n",

@@ -44,6 +44,9 @@ class Window(msgspec.Struct):
     p99_ms: float
     p999_ms: float
     max_ms: float
+    delay_p50_ms: float
+    """Of a frame, with the time for which its message was filled."""
+    delay_p99_ms: float
     generator: float
     """The load's share of its core."""
     late_p99_ms: float

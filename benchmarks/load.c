@@ -16,8 +16,9 @@
  *     saturated SECONDS          the next frame of a call as soon as the message of its last has come
  *     stop                       say stop in every call, wait for the end of EkaScribe's sockets, count what is missing
  *
- * A message's latency runs from the sending of the newest frame that is in it.  ``held`` samples more than those in the
- * message must have been sent for it, because a resampler waits for them; the filter's own delay is no latency.
+ * A message's latency runs from the sending of the newest frame that is in it, a frame's delay from its own sending: that
+ * has the time in it for which the message was filled.  ``held`` samples more than those in the message must have been
+ * sent for it, because a resampler waits for them; the filter's own delay is no latency.
  */
 
 #include "judge.h"
@@ -50,8 +51,8 @@ static struct sockaddr_in bridge = { .sin_family = AF_INET };
 static char bridge_path[256];
 static SSL_CTX *as_client, *as_server;
 static int saturating;
-static float *latencies, *lateness;
-static size_t latency_count, latency_room, late_count, late_room;
+static float *latencies, *delays, *lateness;
+static size_t latency_count, latency_room, delay_count, delay_room, late_count, late_room;
 
 static void note(float **list, size_t *count, size_t *room, int64_t ns) {
     if (*count == *room) {
@@ -144,8 +145,9 @@ static void audio(struct call *call, const uint8_t *pcm, size_t size) {
     uint32_t newest = (call->heard.bytes / 2 + option.held + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
     if (newest > call->sent) newest = call->sent;
     if (newest > call->acked) {
-        call->acked = newest;
-        note(&latencies, &latency_count, &latency_room, now() - call->sent_at[(newest - 1) % RING]);
+        int64_t at = now();
+        note(&latencies, &latency_count, &latency_room, at - call->sent_at[(newest - 1) % RING]);
+        while (call->acked < newest) note(&delays, &delay_count, &delay_room, at - call->sent_at[call->acked++ % RING]);
     }
     while (saturating && call->sent < call->acked + option.window) send_frame(call);
 }
@@ -302,16 +304,19 @@ static void report(uint64_t before, double seconds, double busy, double drained)
         if (!calls[i]->ended && calls[i]->sent >= calls[i]->acked + option.window)
             waiting += calls[i]->sent - calls[i]->acked - option.window + 1;
     qsort(latencies, latency_count, sizeof *latencies, by_value);
+    qsort(delays, delay_count, sizeof *delays, by_value);
     qsort(lateness, late_count, sizeof *lateness, by_value);
     printf("{\"frames\": %llu, \"seconds\": %.6f, \"drain_s\": %.6f, \"messages\": %zu, ",
            (unsigned long long)((all_sent() - before) * option.tracks), seconds, drained, latency_count);
     printf("\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"p999_ms\": %.4f, \"max_ms\": %.4f, ",
            quantile(latencies, latency_count, .5), quantile(latencies, latency_count, .99),
            quantile(latencies, latency_count, .999), quantile(latencies, latency_count, 1));
+    printf("\"delay_p50_ms\": %.4f, \"delay_p99_ms\": %.4f, ",
+           quantile(delays, delay_count, .5), quantile(delays, delay_count, .99));
     printf("\"generator\": %.4f, \"late_p99_ms\": %.4f, \"waiting\": %llu, \"closed\": %u, \"wrong\": %llu}\n",
            busy, quantile(lateness, late_count, .99), (unsigned long long)waiting, ended,
            (unsigned long long)(wrong.lost + wrong.doubled + wrong.foreign + wrong.damaged + wrong.broken));
-    latency_count = late_count = 0;
+    latency_count = delay_count = late_count = 0;
 }
 
 static int by_phase(const void *a, const void *b) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,16 +28,16 @@ class Document(msgspec.Struct):
     versions: dict[str, str]
     missing: dict[str, str]
     """Rows that were left out, and what they lack."""
-    rounds: int
     records: list[Record] = []
     stages: dict[str, float] = {}
+    stage_rounds: int = 0
 
-    def of(self, mode: str, row: str, *, tls: bool = False, calls: int | None = None) -> list[Record]:
-        """Return the records of one row in one mode, in the order of the rounds."""
+    def of(self, mode: str, row: str | None = None, *, tls: bool = False, calls: int | None = None) -> list[Record]:
+        """Return the records of one row, or all, in one mode, in the order of the rounds."""
         return [
             record
             for record in self.records
-            if (record.mode, record.row, record.tls) == (mode, row, tls) and calls in (None, record.calls)
+            if (record.mode, record.tls) == (mode, tls) and row in (None, record.row) and calls in (None, record.calls)
         ]
 
 
@@ -46,6 +47,8 @@ class Table(NamedTuple):
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    rounds: str = ""
+    """How often each row was measured."""
 
 
 def line(record: Record) -> str:
@@ -56,6 +59,9 @@ def line(record: Record) -> str:
         parts[-1] += f"load {record.generator:4.0%}"
     if record.p99_ms is not None:
         parts.append(f"p50 {record.p50_ms:.2f} p99 {record.p99_ms:.2f} p99.9 {record.p999_ms:.2f} ms")
+    if record.message_ms:
+        parts.append(f"{record.message_ms} ms a message, with filling p50 {record.delay_p50_ms:.1f}")
+        parts[-1] += f" p99 {record.delay_p99_ms:.1f} ms"
     if record.kib_per_call is not None:
         parts.append(f"{record.kib_per_call:.1f} KiB a call")
     parts.append(_faults([record]))
@@ -100,12 +106,19 @@ def carried(document: Document, row: str) -> int | None:
     return max((record.calls for record in records if passed(record)), default=None)
 
 
+def rounds(records: Iterable[Record]) -> str:
+    """Say how often each bridge had its turn, which may differ where some were measured by themselves."""
+    numbers = sorted(set(Counter((r.row, r.calls, r.message_ms) for r in records).values()))
+    return " to ".join(map(str, numbers[:1] + numbers[1:][-1:]))
+
+
 def tables(document: Document) -> list[Table]:
     """Return all tables for which something was measured."""
     found = [
         _cost(document, "saturated", "Saturated: 64 calls, one message in flight in each", tls=False),
         _cost(document, "saturated", "Saturated, wss on both sides", tls=True),
         *(_latency(document, calls) for calls in sorted({r.calls for r in document.records if r.mode == "paced"})),
+        _coalescing(document),
         _ramp(document),
         _memory(document),
         _pause(document),
@@ -132,7 +145,8 @@ def _cost(document: Document, mode: str, title: str, tls: bool) -> Table:
                     _faults(records),
                 ]
             )
-    return Table(title, ("bridge", "CPU µs/frame", "frames/s/core", "÷ by hand", *SHARE_HEADS, "blocks"), found)
+    head = ("bridge", "CPU µs/frame", "frames/s/core", "÷ by hand", *SHARE_HEADS, "blocks")
+    return Table(title, head, found, rounds(document.of(mode, tls=tls)))
 
 
 def _latency(document: Document, calls: int) -> Table:
@@ -145,7 +159,19 @@ def _latency(document: Document, calls: int) -> Table:
                 [name, *(_number(median(records, figure), 2) for figure in figures), _faults(records)],
             )
     head = ("bridge", "CPU µs/frame", "p50 ms", "p99 ms", "p99.9 ms", "load late, p99 ms", "blocks")
-    return Table(f"Paced: {calls} calls in real time", head, found)
+    return Table(f"Paced: {calls} calls in real time", head, found, rounds(document.of("paced", calls=calls)))
+
+
+def _coalescing(document: Document) -> Table:
+    every = document.of("coalescing")
+    figures: list[Figure] = [us_per_frame, lambda r: r.delay_p50_ms, lambda r: r.delay_p99_ms]
+    found = []
+    for message_ms in sorted({record.message_ms for record in every}):
+        records = [record for record in every if record.message_ms == message_ms]
+        found.append([str(message_ms), *(_number(median(records, each), 1) for each in figures), _faults(records)])
+    title = f"Larger messages to EkaScribe: {every[0].calls if every else 0} calls in real time"
+    head = ("message_ms", "CPU µs/frame", "p50 ms with filling", "p99 ms with filling", "blocks")
+    return Table(title, head, found, rounds(every))
 
 
 def _ramp(document: Document) -> Table:
@@ -167,7 +193,7 @@ def _ramp(document: Document) -> Table:
             ]
         )
     head = ("bridge", "calls", "÷ by hand", "limit", *SHARE_HEADS, "blocks")
-    return Table(f"Ramp: calls in real time with p99 ≤ {LIMIT_MS:g} ms", head, found)
+    return Table(f"Ramp: calls in real time with p99 ≤ {LIMIT_MS:g} ms", head, found, rounds(document.of("ramp")))
 
 
 def _limit(last: Record) -> str:
@@ -179,20 +205,21 @@ def _limit(last: Record) -> str:
 def _memory(document: Document) -> Table:
     found = [
         [record.row, _number(record.kib_per_call, 1), _number(record.rss_kib_per_call, 1), _faults([record])]
-        for record in document.records
-        if record.mode == "memory"
+        for name in ROWS
+        for record in document.of("memory", name)
     ]
-    return Table("Memory per call that speaks", ("bridge", "PSS KiB", "RSS KiB", "blocks"), found)
+    head = ("bridge", "PSS KiB", "RSS KiB", "blocks")
+    return Table("Memory per call that speaks", head, found, rounds(document.of("memory")))
 
 
 def _pause(document: Document) -> Table:
     found = [
         [record.row, str(record.frames), _number(record.max_ms, 0), str(record.waiting), _faults([record])]
-        for record in document.records
-        if record.mode == "pause"
+        for name in ROWS
+        for record in document.of("pause", name)
     ]
     head = ("bridge", "frames", "longest latency ms", "without message", "blocks")
-    return Table("Process stopped for a second, 100 calls", head, found)
+    return Table("Process stopped for a second, 100 calls", head, found, rounds(document.of("pause")))
 
 
 def _stages(document: Document) -> Table:
@@ -200,6 +227,7 @@ def _stages(document: Document) -> Table:
         "What a stage costs by itself, no network",
         ("pipeline", "ns/frame"),
         [[name, f"{cost:.0f}"] for name, cost in document.stages.items()],
+        str(document.stage_rounds),
     )
 
 
@@ -268,7 +296,7 @@ def text(document: Document) -> str:
                       for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
             for row in grid
         ]  # fmt: skip
-        parts += ["", table.title, *lines]
+        parts += ["", table.title, *([f"rounds: {table.rounds}"] if table.rounds else []), *lines]
     return "\n".join(parts)
 
 
@@ -276,7 +304,8 @@ def markdown(table: Table) -> str:
     """Return a table for a page."""
     aligned = "|".join(["---", *["---:"] * (len(table.head) - 1)])
     lines = [" | ".join(row) for row in table.rows]
-    return "\n".join(["| " + " | ".join(table.head) + " |", f"|{aligned}|", *(f"| {line} |" for line in lines)])
+    said = [f"Rounds: {table.rounds}.", ""] if table.rounds else []
+    return "\n".join([*said, "| " + " | ".join(table.head) + " |", f"|{aligned}|", *(f"| {line} |" for line in lines)])
 
 
 def _number(value: float | None, digits: int) -> str:

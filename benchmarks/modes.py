@@ -5,6 +5,7 @@
     ramp        more and more calls in real time, until the latency or a block is lost
     memory      per call that speaks, from two numbers of calls
     pause       the bridge is stopped (SIGSTOP) for a second under load
+    coalescing  real time, with more or less audio in each message: processor time per frame, delay of a frame
 
 The blocks of every run are checked to the end of every call; what is wrong with them is ``faults``.
 """
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import blocks, eka_rest, generator
+from . import blocks, eka_rest, generator, rows
 from .generator import Generator, Options
 from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
 
@@ -50,6 +51,11 @@ class Record(msgspec.Struct, omit_defaults=True):
     p50_ms: float | None = None
     p99_ms: float | None = None
     p999_ms: float | None = None
+    delay_p50_ms: float | None = None
+    """Of a frame, with the time for which its message was filled."""
+    delay_p99_ms: float | None = None
+    message_ms: int = 0
+    """How much audio is in a message, where that is what is varied."""
     max_ms: float | None = None
     generator: float | None = None
     """The load's share of its core."""
@@ -140,6 +146,7 @@ def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Rec
     record.us_per_frame = round(1e6 * used / window.frames, 3)
     record.core = round(used / (window.seconds + window.drain_s), 4)
     record.p50_ms, record.p99_ms, record.p999_ms = window.p50_ms, window.p99_ms, window.p999_ms
+    record.delay_p50_ms, record.delay_p99_ms = window.delay_p50_ms, window.delay_p99_ms
     record.generator, record.late_ms, record.waiting = window.generator, window.late_p99_ms, window.waiting
     so_far = {"wrong": window.wrong, "closed": window.closed}
     record.faults = {name: number for name, number in so_far.items() if number}
@@ -162,6 +169,12 @@ def paced(row: Row, seconds: float = 4.0, calls: int = 100) -> Record:
         record = _window(run, Record("paced", row.name, calls), seconds, saturated=False)
         record.faults = run.load.stop().faults
     return record
+
+
+def coalescing(message_ms: int, seconds: float = 4.0, calls: int = 300) -> Record:
+    """Measure what larger messages spare in processor time and cost in delay."""
+    record = paced(rows.coalescing(message_ms), seconds, calls)
+    return msgspec.structs.replace(record, mode="coalescing", message_ms=message_ms)
 
 
 def ramp(row: Row, numbers: Sequence[int], seconds: float = 3.0) -> list[Record]:

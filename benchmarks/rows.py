@@ -115,7 +115,13 @@ def pipeline(place: Place, *changes: tuple[str, str]) -> str:
 
 
 TOKEN_LINE = "    token: ${EKA_TOKEN:-}\n"
-PER_FRAME = (TOKEN_LINE, f"{TOKEN_LINE}    message_ms: {FRAME_MS}\n")
+
+
+def _filled(message_ms: int) -> tuple[str, str]:
+    return TOKEN_LINE, f"{TOKEN_LINE}    message_ms: {message_ms}\n"
+
+
+PER_FRAME = _filled(FRAME_MS)
 """One message per frame, as every peer does it."""
 
 LITTLE_ENDIAN = ("  secret: ${VOBIZ_SECRET:-}\n", "  secret: ${VOBIZ_SECRET:-}\n  byte_order: little\n")
@@ -198,6 +204,11 @@ ROWS = {
         Row(NULL, lambda place: [*_c(place), "null"], "nothing"),
     )
 }
+
+
+def coalescing(message_ms: int) -> Row:
+    """Return ours with so much audio in a message."""
+    return _mediaflow(MEDIAFLOW, lambda place: [*RUN, pipeline(place, _filled(message_ms))], message_ms)
 
 
 class Server(NamedTuple):

@@ -110,12 +110,63 @@ def test_the_document_is_read_as_it_was_written() -> None:
 
 def document(*records: Record) -> Document:
     """Return a document of some runs."""
-    return Document("a machine", "Linux", {"python": "3"}, {"picows": "picows"}, 2, list(records))
+    return Document("a machine", "Linux", {"python": "3"}, {"picows": "picows"}, list(records))
 
 
 def runs(row: str, *costs: float) -> list[Record]:
     """Return saturated runs of a bridge."""
     return [Record("saturated", row, 64, us_per_frame=cost, core=1.0, others=0.0, generator=0.5) for cost in costs]
+
+
+def test_a_mode_is_measured_again() -> None:
+    """What was measured again is replaced, bridge by bridge; all else stays, and each table tells its own rounds."""
+    old = document(*runs("mediaflow", 5, 6), *runs("by hand", 10, 12), Record("ramp", "mediaflow", 100, p99_ms=1.0))
+    old.stages, old.stage_rounds = {"no stages": 1.0}, 10
+    new = document(*runs("mediaflow", 7, 8, 9), Record("saturated", "mediaflow", 64, tls=True, us_per_frame=3.0))
+    new.missing = {}
+    joined = bench_load.join(old, new)
+    assert [record.us_per_frame for record in joined.of("saturated", "mediaflow")] == [7, 8, 9]
+    assert (joined.of("saturated", "by hand"), joined.of("ramp")) == (old.of("saturated", "by hand"), old.of("ramp"))
+    assert (joined.stages, joined.stage_rounds, joined.missing) == (old.stages, 10, old.missing)
+    told = {table.title.partition(":")[0]: table.rounds for table in load_report.tables(joined)}
+    assert (told["Saturated"], told["Saturated, wss on both sides"]) == ("2 to 3", "1")
+    assert (told["Ramp"], told["What a stage costs by itself, no network"], told["Goals"]) == ("1", "10", "")
+    assert "Rounds: 2 to 3.\n\n| bridge" in capacity.render(joined)
+
+
+def test_figures_of_another_machine_are_not_joined(tmp_path: Path) -> None:
+    """Nothing is measured, and nothing written, where what is there was measured elsewhere."""
+    file = tmp_path / "capacity.json"
+    file.write_text(bench_load.dump(document(*runs("mediaflow", 5))))
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match="measured with machine a machine, here"):
+        bench_load.main(1, mode_names=["stages"], file=file)
+    assert file.read_bytes() == before
+
+
+def test_a_mode_goes_into_the_document(tmp_path: Path) -> None:
+    """What is measured stands in the file afterwards, beside what was there."""
+    file = tmp_path / "capacity.json"
+    here = bench_load.measure(1, ["none"], [])
+    here.records = runs("mediaflow", 5)
+    file.write_text(bench_load.dump(here))
+    assert bench_load.main(1, mode_names=["stages"], file=file) == 0
+    found = msgspec.json.decode(file.read_bytes(), type=Document)
+    assert (found.records, found.stage_rounds) == (here.records, 5)
+    assert found.stages["no stages"] > 0
+
+
+@pytest.mark.slow
+def test_larger_messages_cost_delay(needs: Callable[..., None]) -> None:
+    """A frame's delay has in it the time for which its message fills, and a message's latency has not."""
+    needs("gcc", "taskset")
+    record = modes.coalescing(100, seconds=0.6, calls=4)
+    assert (record.mode, record.message_ms, record.faults) == ("coalescing", 100, {})
+    assert record.p50_ms is not None
+    assert record.delay_p50_ms is not None
+    assert record.delay_p99_ms is not None
+    assert record.p50_ms + 20 < record.delay_p50_ms < record.delay_p99_ms - 20
+    assert "| 100 | " in load_report.markdown(load_report.tables(document(record))[0])
 
 
 def test_ratios_are_those_within_a_round() -> None:

@@ -1,50 +1,100 @@
 """mediaflow's own parts, wired by hand: what the YAML, the graph, the session, the edge and the ledger cost on top.
 
 python parts.py EKA_URL [CERTIFICATE KEY AUTHORITY]       prints `listens at` and its address
+
+They are the parts that the engine runs, in the same synchronous call from one socket to the other: the compiled reader
+of messages, the timeline and the check of what the call sounds like, the three steps as one chain, the packer of
+messages, `send_nowait`.
 """
 
 from __future__ import annotations
 
 import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 
 import anyio
 import uvloop  # noqa: F401 (what the backend is asked for below)
 
-from mediaflow import dsp, envelope, tls, websocket
-from mediaflow.envelope import Media, Start, Stop
+from mediaflow import AudioFrame, envelope, tls, websocket
+from mediaflow.compiled import Fused, fuse
+from mediaflow.eka import Packer
+from mediaflow.envelope import Start, Stop, read_media
 from mediaflow.timeline import Timeline
 from mediaflow.websocket import Address, WebSocket
 from mediaflow.wire_truth import WireTruth
+from mediaflow_plugins.transform_energy_vad import EnergyVad
+from mediaflow_plugins.transform_mulaw_decode import MulawDecode
+from mediaflow_plugins.transform_resample import Resample
 
+TRACK = "inbound"
 MESSAGE = 640
+"""Bytes at least in a message: 20 ms."""
+
+
+class Stopped(Exception):
+    """The carrier has said that the call is over."""
+
+
+class Call:
+    """What comes on one socket leaves by the other."""
+
+    def __init__(self, start: Start, eka: WebSocket) -> None:
+        self._timeline, self._truth = Timeline(start.format.sample_rate), WireTruth(start.format, (TRACK,))
+        steps, format = [], start.format
+        for transform in (MulawDecode(), Resample(rate=16_000), EnergyVad()):
+            steps.append((type(transform).__name__, transform.open(format)))
+            format = transform.output_format(format)
+        [(_, chain)] = fuse(steps)
+        assert isinstance(chain, Fused)
+        self._chain = chain
+        self._eka, self._packer = eka, Packer(eka.send_nowait, MESSAGE)
+        self._position = 0
+
+    def take(self, text: bytes) -> bool:
+        """Take a message of the carrier; False while EkaScribe has no room."""
+        room = read_media(text, self._audio)
+        if room is None and isinstance(envelope.parse(text), Stop):
+            raise Stopped
+        return room is not False
+
+    def _audio(self, data: bytes, track: str | None, chunk: int | None, timestamp_ms: int | None) -> bool:
+        self._timeline.place(TRACK, len(data), chunk, timestamp_ms)
+        if not self._truth.settled:
+            self._truth.hear(TRACK, data, timestamp_ms)
+        room = True
+        for item in self._chain.take(data, TRACK, self._position):
+            if isinstance(item, AudioFrame) and not (room and self._packer.put(item.data)):
+                self._packer.pending += item.data
+                room = False
+        self._position += len(data)
+        return room
+
+    async def ready(self) -> None:
+        """Send what there was no room for."""
+        await self._eka.send(bytes(self._packer.pending))
+        self._packer.pending.clear()
+
+    async def finish(self) -> None:
+        """Send the rest, say that it was all, and wait until EkaScribe has it."""
+        for item in self._chain.flush():
+            if isinstance(item, AudioFrame):
+                self._packer.pending += item.data
+        await self.ready()
+        await self._eka.send(envelope.build_eka_stop())
+        await self._eka.wait_closed()
 
 
 async def carry(carrier: WebSocket, eka_url: str, trust: ssl.SSLContext | None) -> None:
     """Carry one call."""
-    first = envelope.parse(await carrier.recv())
-    assert isinstance(first, Start)
-    timeline, truth = Timeline(first.format.sample_rate), WireTruth(first.format, ("inbound",))
-    resampler, vad = dsp.Resampler(8000, 16_000), dsp.EnergyVad(16_000)
-    pending = b""
-    async with websocket.connect(f"{eka_url}/{first.call_id}", tls=trust) as eka:
-        while not isinstance(media := envelope.parse(await carrier.recv()), Stop):
-            if not isinstance(media, Media):
-                continue
-            timeline.place("inbound", len(media.payload), media.chunk, media.timestamp_ms)
-            if not truth.settled:
-                truth.hear("inbound", media.payload, media.timestamp_ms)
-            pcm = resampler.process(dsp.mulaw_decode(media.payload))
-            vad.process(pcm)
-            pending += pcm
-            while len(pending) >= MESSAGE:
-                if not eka.send_nowait(pending[:MESSAGE]):
-                    await eka.send(pending[:MESSAGE])
-                pending = pending[MESSAGE:]
-        await eka.send(pending + resampler.flush())
-        await eka.send(envelope.build_eka_stop())
-        await eka.wait_closed()
+    start = envelope.parse(await carrier.recv())
+    assert isinstance(start, Start)
+    async with websocket.connect(f"{eka_url}/{start.call_id}", tls=trust) as eka:
+        call = Call(start, eka)
+        with suppress(Stopped):
+            await carrier.feed(call.take, call.ready)
+        await call.finish()
 
 
 async def main(eka_url: str, certificate: str = "", key: str = "", authority: str = "") -> None:

@@ -186,7 +186,7 @@ cdef bint _take_media(Text *text, Found *found) noexcept nogil:
         elif _is(&key, "track", 5):
             if found.has_track or not _take_word(text, &found.track):
                 return False
-            found.has_track = found.track.size > 0
+            found.has_track = True
         elif _is(&key, "chunk", 5):
             if found.has_chunk or not _take_number(text, &found.chunk):
                 return False
@@ -282,7 +282,7 @@ def read(message, make):
     payload = _decode(&found.payload)
     if payload is None:
         return None
-    if found.has_track:
+    if found.has_track and found.track.size:
         if _is(&found.track, "inbound", 7):
             track = "inbound"
         elif _is(&found.track, "outbound", 8):

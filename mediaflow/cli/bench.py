@@ -11,7 +11,7 @@ import click
 
 ROOT = Path(__file__).parents[2]
 
-MODES = ("saturated", "wss", "paced", "ramp", "memory", "pause", "stages")
+MODES = ("saturated", "wss", "paced", "coalescing", "ramp", "memory", "pause", "stages")
 
 
 def _module(name: str) -> Any:
@@ -45,9 +45,17 @@ def dsp(as_json: bool, rounds: int, quality: bool, pictures: bool) -> None:
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="Only this; may be given again.")
 @click.option("--row", "rows", multiple=True, help="Only this bridge; may be given again.")
 @click.option("--page", is_flag=True, help="Write docs/capacity.md and its picture from docs/capacity.json instead.")
-def load(as_json: bool, rounds: int, modes: tuple[str, ...], rows: tuple[str, ...], page: bool) -> None:
-    """Measure how many calls one core carries.  Everything takes about half an hour; nothing else should run."""
+@click.option("--update", is_flag=True, help="Put it into docs/capacity.json and write the page, too.")
+def load(as_json: bool, rounds: int, modes: tuple[str, ...], rows: tuple[str, ...], page: bool, update: bool) -> None:
+    """Measure how many calls one core carries.  Everything takes about half an hour; nothing else should run.
+
+    With --update, what was measured takes the place of the same modes of the same bridges in docs/capacity.json.
+    """
+    capacity = _module("capacity")
     if page:
-        _module("capacity").main(ROOT / "docs")
+        capacity.main(ROOT / "docs")
         return
-    sys.exit(_module("bench_load").main(rounds=rounds, as_json=as_json, mode_names=modes, row_names=rows))
+    status = _module("bench_load").main(rounds, as_json, modes, rows, ROOT / "docs" / capacity.DATA if update else None)
+    if update:
+        capacity.main(ROOT / "docs")
+    sys.exit(status)

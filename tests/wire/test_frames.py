@@ -29,22 +29,36 @@ class Outcome(NamedTuple):
     failure: int | None
 
 
-def compiled(pieces: Iterable[bytes], server: bool, limit: int = LIMIT) -> Outcome:
-    """Read with the core, all that comes."""
+def compiled(
+    pieces: Iterable[bytes], server: bool, limit: int = LIMIT, *, reused: bool = False, eager: bool = True
+) -> Outcome:
+    """Read with the core, all that comes: out of ``bytes`` or one buffer that is ``reused``, and every message at once
+    or, if not ``eager``, one at a time, so that the next piece is fed while others wait.
+    """
     decoder = Decoder(server, limit)
     events: list[tuple[int, bytes]] = []
+    buffer = bytearray()
 
     def take(message: bytes) -> bool:
         events.append((decoder.opcode, message))
-        return True
+        return eager
 
-    for piece in pieces:
-        decoder.feed(piece)
-        try:
-            while event := decoder.deliver(take):
-                events.append((event, decoder.payload))
-        except FrameError as error:
-            return Outcome(events, error.code)
+    def read() -> None:
+        while (event := decoder.deliver(take)) > BINARY:
+            events.append((event, decoder.payload))
+
+    try:
+        for piece in pieces:
+            if reused:
+                buffer[: len(piece)] = piece
+                decoder.feed(memoryview(buffer), len(piece))
+            else:
+                decoder.feed(piece)
+            read()
+        while decoder.waiting:
+            read()
+    except FrameError as error:
+        return Outcome(events, error.code)
     return Outcome(events, None)
 
 
@@ -85,21 +99,25 @@ def library(data: bytes, server: bool) -> Outcome:
     return Outcome(events, failure)
 
 
-def compare(pieces: list[bytes], server: bool) -> None:
-    """Hold that both readers make the same of the bytes."""
-    ours, theirs = compiled(pieces, server), library(b"".join(pieces), server)
+def compare(pieces: list[bytes], server: bool, *, reused: bool = False, eager: bool = True) -> Outcome:
+    """Hold that both readers make the same of the bytes, and return that."""
+    ours = compiled(pieces, server, reused=reused, eager=eager)
+    theirs = library(b"".join(pieces), server)
     if (ours.failure is None) != (theirs.failure is None):
         # Told by a header or the beginning of a payload that has not come whole: one may see it earlier.
         pieces = [*pieces, bytes(2 * LIMIT)]
-        ours, theirs = compiled(pieces, server), library(b"".join(pieces), server)
+        ours = compiled(pieces, server, reused=reused, eager=eager)
+        theirs = library(b"".join(pieces), server)
     if ours.failure in (1002, 1007) and theirs.failure == 1009:
         # Both against the rules and too long, or a wrong close behind a message that is nearly too long, towards whose
         # length the library counts the close: which is said first is a matter of taste.
-        return
+        assert ours.events[: len(theirs.events)] == theirs.events
+        return ours
     if theirs.failure == 1009 and ours.events[len(theirs.events) :][:1] >= [(CLOSE, b"")]:
         # The library counts a control frame amid a message towards the message's length; we do not.
         ours = Outcome(ours.events[: len(theirs.events)], 1009)
     assert ours == theirs
+    return ours
 
 
 def frame(opcode: int, payload: bytes, server: bool, fin: bool = True) -> bytes:
@@ -136,13 +154,13 @@ def streams(draw: st.DrawFn, server: bool) -> bytes:
 
 @pytest.mark.parametrize("server", [True, False])
 @settings(max_examples=400)
-@given(data=st.data(), cuts=st.lists(st.integers(0, 1 << 16), max_size=12))
+@given(data=st.data(), cuts=st.lists(st.integers(0, 1 << 16), max_size=12), reused=..., eager=...)
 def test_any_bytes_in_any_slicing_mean_what_the_library_reads(
-    server: bool, data: st.DataObject, cuts: list[int]
+    server: bool, data: st.DataObject, cuts: list[int], reused: bool, eager: bool
 ) -> None:
     """Messages, control frames, their order and the code of the failure are the same; ours may tell it earlier."""
     sent = data.draw(streams(server))
-    compare(cut(sent, cuts), server)
+    compare(cut(sent, cuts), server, reused=reused, eager=eager)
 
 
 @pytest.mark.parametrize("server", [True, False])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import string
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
@@ -27,10 +28,45 @@ def general(text: str | bytes) -> Any:
             return error.code
 
 
+class Inside(msgspec.Struct):
+    """What `media` holds, as msgspec reads it by type."""
+
+    payload: bytes
+    track: str | None = None
+    chunk: int | str | None = None
+    timestamp: int | str | None = None
+
+
+class Typed(msgspec.Struct):
+    """A media message, as msgspec reads it by type."""
+
+    event: Literal["media"]
+    media: Inside
+
+
+def typed(text: str | bytes) -> Media:
+    """Read a plain message without anything of ours."""
+    inside = msgspec.json.decode(text, type=Typed).media
+    chunk, timestamp = (None if number is None else int(number) for number in (inside.chunk, inside.timestamp))
+    return Media(inside.payload, inside.track or None, chunk, timestamp)
+
+
+def twice(text: str | bytes) -> set[str]:
+    """Return the names that come twice where readers look for them, in whatever spelling."""
+    top = json.loads(text, object_pairs_hook=list)
+    found = set()
+    for pairs, looked_for in ((top, ["event", "media"]), (dict(top)["media"], list(Inside.__struct_fields__))):
+        names = [name.replace("_", "").lower() for name, _ in pairs]
+        found |= {name for name in looked_for if names.count(name) > 1}
+    return found
+
+
 def agrees(text: str | bytes) -> Media | None:
-    """Hold the reader against the general one."""
-    read = media.read(text, Media)
-    assert read is None or read == general(text)
+    """Hold the reader against the general one, and what it takes against msgspec and the standard library."""
+    read, decided = media.read(text, Media), general(text)
+    if read is not None:
+        assert read == decided == typed(text)
+        assert not twice(text)
     return read
 
 
@@ -124,6 +160,7 @@ def test_not_plain(message: dict[str, object]) -> None:
         '{"event":"media","media":{"payload":"AAAA"},"media":{"payload":"BBBB"}}',
         '{"event":"media","media":{"payload":"AAAA","payload":"BBBB"}}',
         '{"event":"media","media":{"chunk":1,"chunk":2,"payload":"BBBB"}}',
+        '{"event":"media","media":{"track":"","track":"inbound","payload":"AAAA"}}',
         '{"event":"media","media":{"chunk":01,"payload":"AAAA"}}',
         '{"event":"media","media":{"chunk":-,"payload":"AAAA"}}',
         '{"event":"media","media":{"chunk":-0,"payload":"AAAA"}}',
