@@ -16,11 +16,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
 from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
+from .listening import listener
 
 LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -251,6 +252,12 @@ async def open_url(
     return over(stream, opening.path, server=False, early=early, max_message=max_message)
 
 
+async def over_line(line: socket.socket, server: bool, max_message: int) -> AbstractAsyncContextManager[WebSocket]:
+    """Speak WebSocket, without a handshake, over a Unix socket; leaving the block closes."""
+    stream = await UNIXSocketStream.from_socket(line)
+    return over(stream, "", server=server, early=b"", max_message=max_message)
+
+
 async def serve(
     run: Callable[[WebSocket], Coroutine[Any, Any, None]],
     host: str,
@@ -279,10 +286,9 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-    async with listener:
-        listening(listener.extra(SocketAttribute.local_port))
-        await listener.serve(connected)
+    async with await listener(host, port) as open_listener:
+        listening(open_listener.extra(SocketAttribute.local_port))
+        await open_listener.serve(connected)
 
 
 async def _open(stream: ByteStream, opening: ServerOpening) -> Outcome | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -23,6 +24,7 @@ import anyio
 
 from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
+from .listening import BACKLOG, listen
 
 
 class _Shared(threading.local):
@@ -256,6 +258,26 @@ async def _leaving(socket: WebSocket) -> AsyncIterator[WebSocket]:
         await socket.leave(code)
 
 
+class _Joining(_Opening):
+    """A line between two processes of ours, which is open from the beginning."""
+
+    def __init__(self, server: bool, max_message: int) -> None:
+        super().__init__()
+        self._server, self._max_message = server, max_message
+        self.socket: WebSocket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        line = TransportLine(cast(asyncio.Transport, transport), self._loop, "", self._server, self._max_message)
+        self.socket = line.socket
+
+
+async def over_line(line: socket.socket, server: bool, max_message: int) -> AbstractAsyncContextManager[WebSocket]:
+    """Speak WebSocket, without a handshake, over a Unix socket; leaving the block closes."""
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_unix_connection(lambda: _Joining(server, max_message), sock=line)
+    return _leaving(protocol.socket)
+
+
 async def serve(
     run: Callable[[WebSocket], Coroutine[Any, Any, None]],
     host: str,
@@ -271,21 +293,29 @@ async def serve(
     openings: set[_Opening] = set()
     secure: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": OPEN_TIMEOUT}
     with give, take:
-        server = await loop.create_server(
-            lambda: _ServerOpening(admit, give.send_nowait, max_message, openings), host, port, **secure
-        )
+        servers = [
+            await loop.create_server(
+                lambda: _ServerOpening(admit, give.send_nowait, max_message, openings),
+                sock=each,
+                backlog=BACKLOG,
+                **secure,
+            )
+            for each in await listen(host, port)
+        ]
         try:
             async with anyio.create_task_group() as tasks:
-                listening(server.sockets[0].getsockname()[1])
+                listening(servers[0].sockets[0].getsockname()[1])
                 try:
                     async for socket in take:
                         tasks.start_soon(run, socket)
                 finally:
-                    server.close()
+                    for server in servers:
+                        server.close()
                     for opening in list(openings):
                         opening.abort()
                     while take.statistics().current_buffer_used:
                         await take.receive_nowait().leave(1001)
         finally:
             with anyio.CancelScope(shield=True):
-                await server.wait_closed()
+                for server in servers:
+                    await server.wait_closed()

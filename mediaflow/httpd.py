@@ -31,6 +31,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
+from .listening import listener
 from .websocket import MAX_MESSAGE, Address, Admit, Closed, Refused, WebSocket, accept
 
 MAX_HEAD = 16 * 1024
@@ -102,10 +103,9 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    listener = await anyio.create_tcp_listener(local_host=address.host, local_port=address.port)
-    async with listener:
-        listening(listener.extra(SocketAttribute.local_port))
-        await listener.serve(connected)
+    async with await listener(address.host, address.port) as open_listener:
+        listening(open_listener.extra(SocketAttribute.local_port))
+        await open_listener.serve(connected)
 
 
 def _report(what: str, error: Exception) -> None:
