@@ -21,7 +21,6 @@ the number in the head, say which message each belongs to, however the reads are
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 from collections import deque
@@ -159,15 +158,6 @@ class Channel:
     def waiting(self) -> int:
         """How many messages have not left yet."""
         return len(self._out)
-
-    @property
-    def hung_up(self) -> bool:
-        """True if the other side is gone, also while ``serve`` has not come to see it."""
-        if self.over:
-            return True
-        poll = select.poll()
-        poll.register(self._line, 0)
-        return bool(poll.poll(0))
 
     async def flushed(self) -> None:
         """Wait until everything that was posted has left, or the other side is gone."""

@@ -21,7 +21,7 @@ from anyio.streams.tls import TLSStream
 
 from ._websocket_core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
-from .listening import listener
+from .listening import serve_streams
 
 LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -286,9 +286,7 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    async with await listener(host, port) as open_listener:
-        listening(open_listener.extra(SocketAttribute.local_port))
-        await open_listener.serve(connected)
+    await serve_streams(connected, host, port, listening)
 
 
 async def _open(stream: ByteStream, opening: ServerOpening) -> Outcome | None:

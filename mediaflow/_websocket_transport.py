@@ -20,11 +20,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
-import anyio
-
 from ._websocket_core import OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
 from ._websocket_opening import Admit, ClientOpening, Outcome, ServerOpening, parse
-from .listening import BACKLOG, listen
+from .listening import serve as accept
 
 
 class _Shared(threading.local):
@@ -162,13 +160,24 @@ class _Opening(asyncio.Protocol):
 
 
 class _ServerOpening(_Opening):
-    def __init__(self, admit: Admit, opened: Callable[[WebSocket], None], max_message: int, all: set[_Opening]) -> None:
+    def __init__(self, admit: Admit, max_message: int) -> None:
         super().__init__()
         self._opening = ServerOpening(admit)
-        self._opened, self._max_message, self._all = opened, max_message, all
+        self._max_message = max_message
         self._answered = False
+        self._opened: asyncio.Future[WebSocket | None] = self._loop.create_future()
         self._timer = self._loop.call_later(OPEN_TIMEOUT, self.abort)
-        all.add(self)
+
+    async def outcome(self) -> WebSocket | None:
+        """Wait for what becomes of it: None if it was refused, or is lost."""
+        try:
+            return await self._opened
+        except BaseException:
+            if self._opened.cancelled():
+                self.abort()
+            elif (socket := self._opened.result()) is not None:  # in this very moment
+                await socket.leave(1001)
+            raise
 
     def data_received(self, data: bytes) -> None:
         if not self._answered and (outcome := self._opening.receive(data)) is not None:
@@ -179,9 +188,9 @@ class _ServerOpening(_Opening):
         self._answered = True
         self._transport.write(outcome.answer)
         if outcome.status == 101:
-            self._leave()
+            self._timer.cancel()
             line = TransportLine(self._transport, self._loop, outcome.path, True, self._max_message)
-            self._opened(line.socket)
+            self._end(line.socket)
             if outcome.early:
                 line.socket.received(outcome.early)
         elif self._transport.can_write_eof():
@@ -190,11 +199,12 @@ class _ServerOpening(_Opening):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
         self._timer.cancel()
-        self._all.discard(self)
+        self._end(None)
+
+    def _end(self, outcome: WebSocket | None) -> None:
+        if not self._opened.done():
+            self._opened.set_result(outcome)
 
 
 class _ClientOpening(_Opening):
@@ -289,33 +299,20 @@ async def serve(
 ) -> None:
     """Take connections until cancelled, and give each to ``run`` in a task of its own."""
     loop = asyncio.get_running_loop()
-    give, take = anyio.create_memory_object_stream[WebSocket](math.inf)
-    openings: set[_Opening] = set()
     secure: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": OPEN_TIMEOUT}
-    with give, take:
-        servers = [
-            await loop.create_server(
-                lambda: _ServerOpening(admit, give.send_nowait, max_message, openings),
-                sock=each,
-                backlog=BACKLOG,
-                **secure,
-            )
-            for each in await listen(host, port)
-        ]
+
+    async def opened(connection: socket.socket) -> WebSocket | None:
         try:
-            async with anyio.create_task_group() as tasks:
-                listening(servers[0].sockets[0].getsockname()[1])
-                try:
-                    async for socket in take:
-                        tasks.start_soon(run, socket)
-                finally:
-                    for server in servers:
-                        server.close()
-                    for opening in list(openings):
-                        opening.abort()
-                    while take.statistics().current_buffer_used:
-                        await take.receive_nowait().leave(1001)
-        finally:
-            with anyio.CancelScope(shield=True):
-                for server in servers:
-                    await server.wait_closed()
+            _, opening = await loop.connect_accepted_socket(
+                lambda: _ServerOpening(admit, max_message), connection, **secure
+            )
+        except OSError:  # of which SSLError is one: the peer has left already, or speaks no TLS
+            return None
+        return await opening.outcome()
+
+    async def connected(connection: socket.socket) -> None:
+        socket = await opened(connection)
+        if socket is not None:
+            await run(socket)
+
+    await accept(connected, host, port, listening)

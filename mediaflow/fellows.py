@@ -47,6 +47,7 @@ class Fellows:
         self._asked: dict[int, _Ask] = {}
         self._own: dict[str, int] = {}
         self._others: dict[str, int] = {}
+        self._changed = anyio.Event()
 
     @property
     def alone(self) -> bool:
@@ -105,6 +106,10 @@ class Fellows:
         """Return what all others have published under ``name``, added up."""
         return self._others.get(name, 0)
 
+    async def changed(self) -> None:
+        """Wait until a number of the others has changed."""
+        await self._changed.wait()
+
     def up(self, url: str) -> None:
         """Say that calls are taken at ``url``."""
         if self._channel is not None:
@@ -151,6 +156,8 @@ class Fellows:
                 self.hear(message.news)
             case wire.Others():
                 self._others = message.numbers
+                self._changed.set()
+                self._changed = anyio.Event()
             case wire.Stop():
                 self.stop(message.level)
 

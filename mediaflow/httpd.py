@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import anyio
 import h11
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
-from .listening import listener
+from .listening import serve_streams
 from .websocket import MAX_MESSAGE, Address, Admit, Closed, Refused, WebSocket, accept
 
 MAX_HEAD = 16 * 1024
@@ -103,9 +103,7 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    async with await listener(address.host, address.port) as open_listener:
-        listening(open_listener.extra(SocketAttribute.local_port))
-        await open_listener.serve(connected)
+    await serve_streams(connected, address.host, address.port, listening)
 
 
 def _report(what: str, error: Exception) -> None:

@@ -87,8 +87,7 @@ class Switchboard:
             member.channel.post(wire.Bound(asked.ask, error.errno or 0, error.strerror or str(error)))
 
     def _claim(self, member: Member, asked: wire.Claim, sockets: list[socket.socket]) -> None:
-        # One that has just died has nothing any more, though its line was not read to the end yet: a carrier is quick.
-        owner = next((o for o in self._but(member) if o.names[asked.name] and not o.channel.hung_up), None)
+        owner = next((other for other in self._but(member) if other.names[asked.name]), None)
         if owner is None:
             member.names[asked.name] += 1
             for each in sockets:

@@ -153,24 +153,32 @@ async def _handle(handler: Callable[[WebSocket], Awaitable[None]], socket: WebSo
 
 
 async def adopt(handler: Callable[[WebSocket], Awaitable[None]], line: socket.socket) -> None:
-    """Run ``handler`` for a connection that another process has taken and passes on by ``pass_on``."""
+    """Run ``handler`` for a connection that another process has taken and passes on over ``line``."""
     async with await _driver().over_line(line, True, MAX_MESSAGE) as adopted:
         await _handle(handler, adopted)
 
 
-async def pass_on(taken: WebSocket, said: Iterable[str | bytes], line: socket.socket) -> None:
-    """Pass a connection on to the process at the other end of ``line``, until either side ends it.
-
-    ``said`` are the messages that have been read already.  A message and a close with its code are there what they were
-    here, and the other way round.  Where the peer's line breaks, the other process is told so behind all that came
-    before; where that process dies, the peer's line breaks.
-    """
+@asynccontextmanager
+async def adopted(line: socket.socket) -> AsyncIterator[WebSocket]:
+    """Wait until the process at the other end of ``line`` adopts; raises ``Closed`` if it never will."""
     async with await _driver().over_line(line, False, MAX_MESSAGE) as other:
-        for message in said:
-            await other.send(message)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_pass, taken, other, lambda: other.close(1011, "its line broke"))
-            tasks.start_soon(_pass, other, taken, taken.abort)
+        await other.ping()
+        yield other
+
+
+async def pass_on(taken: WebSocket, said: Iterable[str | bytes], other: WebSocket) -> None:
+    """Pass the connection ``taken`` on to ``other``, who has ``adopted`` it, until either side ends it.
+
+    ``said`` are the messages that were read already.  A message and a close with its code are there what they were
+    here, and the other way round.  Where the peer's line breaks, the other process is told so behind all that came
+    before; where that process dies, the peer's line breaks.  Raises ``Closed`` if that is before all of ``said`` is
+    passed on: nothing more was read then.
+    """
+    for message in said:
+        await other.send(message)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_pass, taken, other, lambda: other.close(1011, "its line broke"))
+        tasks.start_soon(_pass, other, taken, taken.abort)
 
 
 async def _pass(source: WebSocket, target: WebSocket, broken: Callable[[], Awaitable[None]]) -> None:

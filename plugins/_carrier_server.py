@@ -66,6 +66,9 @@ EARLY_MESSAGES = 200
 PATIENCE_S = 1.0
 """How long who has our port may take to say that it is one of us."""
 
+AGAIN_S = 0.05
+"""When a call is asked for again whose worker is about to be gone."""
+
 AFTER_STOP_S = 1.0
 """How long a socket stays open behind ``stop``, for the carrier to close it."""
 
@@ -246,13 +249,25 @@ class _Server:
         link = await self._greet(socket, said)
         if link is None:
             return
+        while not await self._place(link, said):
+            pass
+
+    async def _place(self, link: Link, said: list[str | bytes]) -> bool:
+        """See the socket through with its call, wherever that is; False if it was just about to go."""
         async with self.here.claimed(link.start.call_id) as line:
             if line is None:
                 await self._lend(link)
-            else:
-                self._engine.count("passed-on")
-                logger.info("call %s: another worker has it: its socket is passed on", link.start.call_id)
-                await websocket.pass_on(socket, said, line)
+                return True
+            try:
+                async with websocket.adopted(line) as other:
+                    self._engine.count("passed-on")
+                    logger.info("call %s: another worker has it: its socket is passed on", link.start.call_id)
+                    await websocket.pass_on(link.socket, said, other)
+                return True
+            except Closed:
+                # Who had the call has died, or leaves it: a carrier that comes back is quicker than that news.
+                await anyio.sleep(AGAIN_S)
+                return False
 
     async def _lend(self, link: Link) -> None:
         socket = link.socket

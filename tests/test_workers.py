@@ -52,14 +52,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def plugin(folder: Path, name: str, text: str) -> dict[str, str]:
-    """Install a plugin, and return the environment that finds it."""
+def plugin(folder: Path, name: str, text: str) -> str:
+    """Install a plugin, and return the PYTHONPATH that finds it."""
     (folder / f"{name}.py").write_text(text)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[mediaflow]\n{name} = {name}\n")
-    return {"PYTHONPATH": str(folder)}
+    return str(folder)
 
 
 async def get(url: str) -> dict[str, object]:
@@ -360,7 +360,7 @@ async def test_workers_finish_when_the_supervisor_is_gone(tmp_path: Path) -> Non
 async def test_a_worker_that_dies_at_once(tmp_path: Path) -> None:
     """It is tried again and again, less and less often; the others carry calls meanwhile."""
     write(tmp_path)
-    with crew(tmp_path, **plugin(tmp_path, "dies", DIES)) as team:
+    with crew(tmp_path, PYTHONPATH=plugin(tmp_path, "dies", DIES)) as team:
         (tmp_path / "die").touch()
         os.kill(team.pids[2], signal.SIGKILL)
         await team.said("worker 2 was ended by SIGKILL, and its calls are cut off, and another takes its place at once")
@@ -383,7 +383,7 @@ def test_a_first_worker_that_dies_at_once(tmp_path: Path) -> None:
     """Then nothing runs, and that is said."""
     write(tmp_path)
     (tmp_path / "die").touch()
-    done = run(tmp_path, "run", "p.yaml", "--workers", "2", **plugin(tmp_path, "dies", DIES))
+    done = run(tmp_path, "run", "p.yaml", "--workers", "2", PYTHONPATH=plugin(tmp_path, "dies", DIES))
     assert done.returncode == 3
     assert "the first worker ended with 3 before it took calls: nothing runs" in done.stderr
     assert "worker 2" not in done.stderr

@@ -51,7 +51,7 @@ def audio(seed: int, frames: int) -> bytes:
 def stored(folder: Path, call: str) -> bytes:
     """Return what is on disk of a call."""
     with wave.open(str(folder / "out" / f"{call}.wav")) as file:
-        return file.readframes(file.getnframes())
+        return bytes(file.readframes(file.getnframes()))
 
 
 class Call:
