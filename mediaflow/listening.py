@@ -58,15 +58,14 @@ async def serve(
     """
     sockets = await listen(host, port)
     port = sockets[0].getsockname()[1]
-    async with anyio.create_task_group() as tasks:
-        with ExitStack() as stack:  # until all of them are minded
-            for each in sockets:
-                stack.enter_context(each)
+    with ExitStack() as stack:
+        for each in sockets:
+            stack.enter_context(each)
+        async with anyio.create_task_group() as tasks:
             turns = _Turns(port)
             for each in sockets:
                 tasks.start_soon(_accept, each, turns, tasks, handle)
-            stack.pop_all()
-        listening(port)
+            listening(port)
 
 
 async def serve_streams(
@@ -88,7 +87,7 @@ async def serve_streams(
 async def _accept(
     listener: socket.socket, turns: _Turns, tasks: TaskGroup, handle: Callable[[socket.socket], Awaitable[None]]
 ) -> None:
-    with listener:
+    with listener:  # closed before those that were accepted have come to their end
         while True:
             await anyio.wait_readable(listener)
             await turns.mine()

@@ -69,11 +69,14 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run until ``stop`` is called and every worker has ended, or the first has ended before it took calls."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep, 1)
-            await self._begun.wait()
-            for place in range(2, self._number + 1) if self._up else ():
-                tasks.start_soon(self._keep, place)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep, 1)
+                await self._begun.wait()
+                for place in range(2, self._number + 1) if self._up else ():
+                    tasks.start_soon(self._keep, place)
+        finally:
+            self._switchboard.close()
 
     def stop(self) -> None:
         """Take no more calls and let those under way finish; a second time, cut off what has not finished."""
