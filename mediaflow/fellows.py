@@ -115,8 +115,13 @@ class Fellows:
         if self._channel is not None:
             self._channel.post(wire.Up(url))
 
+    @property
+    def busy(self) -> bool:
+        """True while the supervisor does not read what it is sent."""
+        return self._channel is not None and self._channel.waiting > 0
+
     def report(self, report: wire.Report) -> None:
-        """Have it shown; while the supervisor does not read, it waits with everything else."""
+        """Have it shown."""
         if self._channel is not None:
             self._channel.post(report)
 

@@ -35,8 +35,9 @@ from .switchboard import Member, Switchboard
 
 logger = logging.getLogger(__name__)
 
-STEADY_S, FIRST_S, LONGEST_S = 10.0, 0.5, 30.0
-"""A worker that has lived for so long is replaced at once, another after ``FIRST_S``, doubled up to ``LONGEST_S``."""
+STEADY_S, FIRST_S, LONGEST_S = 2.0, 0.5, 30.0
+"""A worker that has lived for so long is replaced at once.  One that has not may be the first of many to die so: that
+one is replaced at once too, the next after ``FIRST_S``, and so on, doubled up to ``LONGEST_S``."""
 
 KEPT = 100
 """How many accounts of calls that are over are kept to be shown; the ledger has all."""
@@ -97,15 +98,16 @@ class Supervisor:
             while not self._stops:
                 born = anyio.current_time()
                 code = await self._run_one(place)
+                if self._stops:
+                    self.code = max(self.code, 0 if _is_well(code) else 1)
+                    return
                 if not self._up:
                     self._fail(code)
                     return
-                self.code = max(self.code, 1 if code else 0)
-                if self._stops:
-                    return
+                self.code = max(self.code, 0 if _is_well(code) else 1)
                 if anyio.current_time() - born >= STEADY_S:
                     wait_s = 0.0
-                level = logging.ERROR if code else logging.INFO
+                level = logging.INFO if _is_well(code) else logging.ERROR
                 soon = f"in {wait_s:g} s" if wait_s else "at once"
                 logger.log(level, "worker %d %s, and another takes its place %s", place, _fate(code), soon)
                 with anyio.move_on_after(wait_s):
@@ -116,23 +118,27 @@ class Supervisor:
 
     def _fail(self, code: int) -> None:
         """The first worker ended before it took calls; where it has said why (1 and 2) there is no more to say."""
-        if not self._stops:
-            self.code = code if code > 0 else 1
-            if code not in (1, 2):
-                logger.error("the first worker %s before it took calls: nothing runs", _fate(code))
+        self.code = code if code > 0 else 1
+        if code not in (1, 2):
+            logger.error("the first worker %s before it took calls: nothing runs", _fate(code))
 
     async def _run_one(self, place: int) -> int:
         """Run a worker to its end and return its exit code."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await anyio.open_process(
-                self._command(place, theirs.fileno(), self._instance),
-                stdin=subprocess.DEVNULL,
-                stdout=None,
-                stderr=None,
-                start_new_session=True,
-                pass_fds=[theirs.fileno()],
-            )
+            try:
+                process = await anyio.open_process(
+                    self._command(place, theirs.fileno(), self._instance),
+                    stdin=subprocess.DEVNULL,
+                    stdout=None,
+                    stderr=None,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
+            except OSError as error:  # no memory, say: the workers that live are not to suffer from it
+                ours.close()
+                logger.error("worker %d cannot be started: %s", place, error)
+                return 1
         logger.info("worker %d is process %d", place, process.pid)
         member = Member(ours, lambda message: self._reported(place, message))
         if self._stops:
@@ -156,6 +162,11 @@ class Supervisor:
             self.accounts = [*self.accounts, *message.over][-KEPT:]
 
 
+def _is_well(code: int) -> bool:
+    """SIGTERM ends a worker only where it has not begun; later it is an exit like others."""
+    return code in (0, -signal.SIGTERM)
+
+
 def _fate(code: int) -> str:
     if code >= 0:
         return f"ended with {code}"
@@ -163,4 +174,4 @@ def _fate(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:  # a real-time signal
         name = f"signal {-code}"
-    return f"was ended by {name}, and its calls are cut off"
+    return f"was ended by {name}"

@@ -20,6 +20,7 @@ import anyio.to_thread
 import pytest
 from anyio.abc import TaskStatus
 from cli_kit import run, running
+from kill_storm import storm
 from pipeline_kit import make_audio
 from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, stored, write
 
@@ -165,7 +166,7 @@ async def test_a_death_costs_the_calls_of_one(tmp_path: Path) -> None:
             again = [Call(team.url, 100 + call.seed, call.name) for call in calls[::2]]
             for call in again:
                 tasks.start_soon(carry, team, call, 20)
-            line = await team.said("worker 1 was ended by SIGKILL, and its calls are cut off")
+            line = await team.said("worker 1 was ended by SIGKILL")
             assert "another takes its place" in line
             number = 200
             while team.calls.get(f"call-{number}") != 1:  # new calls, one after the other, until the new worker has one
@@ -184,6 +185,11 @@ async def test_a_death_costs_the_calls_of_one(tmp_path: Path) -> None:
         assert audio(call.seed, 20) in [stored(tmp_path, file) for file in files]
     accounts = [each for each in ledger.read(tmp_path / "state") if each["call"] in broken]
     assert sorted(each["status"] for each in accounts) == ["complete"] * 3 + ["interrupted"] * 3
+
+
+async def test_a_storm(tmp_path: Path) -> None:
+    """Death upon death, while calls are made without end (`make storm` has more of it)."""
+    await storm(tmp_path, kills=2, workers=2, carriers=6)
 
 
 async def test_a_call_that_comes_back_to_another_worker(tmp_path: Path) -> None:
@@ -363,7 +369,7 @@ async def test_a_worker_that_dies_at_once(tmp_path: Path) -> None:
     with crew(tmp_path, PYTHONPATH=plugin(tmp_path, "dies", DIES)) as team:
         (tmp_path / "die").touch()
         os.kill(team.pids[2], signal.SIGKILL)
-        await team.said("worker 2 was ended by SIGKILL, and its calls are cut off, and another takes its place at once")
+        await team.said("worker 2 was ended by SIGKILL, and another takes its place at once")
         await team.said("worker 2 ended with 3, and another takes its place in 0.5 s")
         await team.said("worker 2 ended with 3, and another takes its place in 1 s")
         call = Call(team.url, 3)

@@ -160,7 +160,7 @@ def _state(task: Path) -> str:
 
 @contextmanager
 def crew(folder: Path, number: int = 2, **env: str) -> Iterator[Crew]:
-    """Run the pipeline of ``write`` with so many workers, until all of them take calls."""
+    """Run the pipeline of ``write`` with so many workers, all of which take calls."""
     with running(folder, "run", "p.yaml", "--workers", str(number), **env) as process:
         crew = Crew(process)
         crew.read("p listens at ")

@@ -107,7 +107,8 @@ class _Reporter:
     async def run(self) -> None:
         while True:
             await anyio.sleep(REPORT_S)
-            self.report()
+            if not self._here.busy:
+                self.report()
 
     def report(self) -> None:
         runner = self._runner
