@@ -302,11 +302,11 @@ async def serve(
     secure: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": OPEN_TIMEOUT}
 
     async def opened(connection: socket.socket) -> WebSocket | None:
+        opening = _ServerOpening(admit, max_message)  # behind TLS uvloop returns another protocol
         try:
-            _, opening = await loop.connect_accepted_socket(
-                lambda: _ServerOpening(admit, max_message), connection, **secure
-            )
+            await loop.connect_accepted_socket(lambda: opening, connection, **secure)
         except OSError:  # of which SSLError is one: the peer has left already, or speaks no TLS
+            opening.connection_lost(None)
             return None
         return await opening.outcome()
 
