@@ -100,6 +100,7 @@ class Supervisor:
                 code = await self._run_one(place)
                 if self._stops:
                     self.code = max(self.code, 0 if _is_well(code) else 1)
+                    logger.info("worker %d is done", place)
                     return
                 if not self._up:
                     self._fail(code)

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from anyio.abc import TaskStatus
-from cli_kit import run, running
+from cli_kit import run
 from kill_storm import storm
 from pipeline_kit import make_audio
 from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, stored, write
@@ -44,6 +44,45 @@ def source_listening(pipeline, url):
         os._exit(3)
 '''
 
+SLOW = '''
+"""A sink that has finished when there is a file `finish`."""
+
+import pathlib
+from contextlib import asynccontextmanager
+
+import anyio
+
+from mediaflow import AudioFrame, Sink, Writer, hookimpl
+
+
+class Slow(Sink, frozen=True):
+    """Take everything, and finish when told to."""
+
+    @asynccontextmanager
+    async def open(self, stream, format, tracks):
+        writer = _Writer()
+        yield writer
+        print("the sink was asked to finish", flush=True)
+        while not pathlib.Path("finish").exists():
+            await anyio.sleep(0.01)
+        writer.delivered = writer.taken
+
+
+class _Writer(Writer):
+    delivered = taken = 0
+
+    def write_nowait(self, item):
+        self.taken += item.sample_count if isinstance(item, AudioFrame) else 0
+        return True
+
+    async def write(self, item): ...
+
+
+@hookimpl
+def register_components(register):
+    register("slow", Slow)
+'''
+
 pytestmark = pytest.mark.anyio
 
 
@@ -57,7 +96,7 @@ def plugin(folder: Path, name: str, text: str) -> str:
     """Install a plugin, and return the PYTHONPATH that finds it."""
     (folder / f"{name}.py").write_text(text)
     info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
+    info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[mediaflow]\n{name} = {name}\n")
     return str(folder)
@@ -445,12 +484,23 @@ def test_one_worker(tmp_path: Path) -> None:
         assert team.stop() == 1, team.running.output
 
 
-def test_two_workers_are_not_told_twice(tmp_path: Path) -> None:
-    """A service manager that sends SIGTERM to everybody cuts nothing off: that is one wish."""
-    write(tmp_path)
-    with running(tmp_path, "run", "p.yaml", "--workers", "2") as process:
-        team = Crew(process)
-        team.read("p listens at ")
-        for pid in (*team.pids.values(), process.process.pid):
-            os.kill(pid, signal.SIGTERM)
-        assert process.end() == 0, process.output
+async def test_a_wish_that_is_told_twice_is_one(tmp_path: Path) -> None:
+    """A service manager that sends SIGTERM to everybody cuts nothing off; a second wish does."""
+    write(tmp_path, sink="{use: slow}", more="drain_s: 3600")
+    for code, status in ((0, "complete"), (1, "failed")):
+        with crew(tmp_path, PYTHONPATH=plugin(tmp_path, "slow", SLOW)) as team:
+            async with anyio.create_task_group() as tasks:
+                with team.only(1):
+                    await tasks.start(_until_closed, Call(team.url, 1, f"call-{status}"))
+                os.kill(team.pids[1], signal.SIGTERM)
+                await team.said("the sink was asked to finish")
+                team.running.process.send_signal(signal.SIGTERM)
+                await team.said("worker 2 is done")  # it has heard the supervisor, and so has the other
+            if code:
+                team.running.process.send_signal(signal.SIGTERM)
+            else:
+                (tmp_path / "finish").touch()
+            assert await anyio.to_thread.run_sync(team.running.end) == code, team.running.output
+        (tmp_path / "finish").unlink(missing_ok=True)
+    found = {each["call"]: each["status"] for each in ledger.read(tmp_path / "state")}
+    assert found == {"call-complete": "complete", "call-failed": "failed"}
