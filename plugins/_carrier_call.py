@@ -55,6 +55,8 @@ class _Stopped(Exception):
 class Link:
     """A socket lent to a call, with what it brought so far."""
 
+    __slots__ = ("_put_away", "_released", "code", "early", "overflow", "reason", "socket", "start", "stopped")
+
     def __init__(
         self,
         socket: WebSocket,
@@ -90,6 +92,29 @@ class CallOptions(Protocol):
 
 class Call:
     """Carries one call into one session."""
+
+    __slots__ = (
+        "_engine",
+        "_hung_up",
+        "_intake",
+        "_lent",
+        "_limit",
+        "_line",
+        "_link",
+        "_news",
+        "_next",
+        "_note",
+        "_options",
+        "_reading",
+        "_session",
+        "_shut",
+        "_start",
+        "_stream",
+        "format",
+        "id",
+        "open",
+        "tracks",
+    )
 
     def __init__(
         self, id: str, start: Start, options: CallOptions, engine: Engine, shut: Callable[[], None] = lambda: None

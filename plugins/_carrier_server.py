@@ -274,7 +274,10 @@ class _Server:
         try:
             call = self._assign(link)
             if call is not None:
-                await self._run(link.start.call_id, call)
+                try:
+                    await call.run()
+                finally:
+                    self._forget(link.start.call_id, call)
         finally:
             with anyio.CancelScope(shield=True):
                 await link.socket.wait_gone()  # a call that is stopped lets go at once
@@ -366,16 +369,12 @@ class _Server:
             return call
         return None
 
-    async def _run(self, call_id: str, call: Call) -> None:
-        try:
-            async with self.here.claimed(call_id):  # again: the socket that opened the call may leave before its end
-                await call.run()
-        finally:
-            self._ids.discard(call.id)
-            if self._calls.get(call_id) is call:
-                del self._calls[call_id]
-                if self.desk is not None:
-                    self.desk.closed(call_id, call)
+    def _forget(self, call_id: str, call: Call) -> None:
+        self._ids.discard(call.id)
+        if self._calls.get(call_id) is call:
+            del self._calls[call_id]
+            if self.desk is not None:
+                self.desk.closed(call_id, call)
 
     async def _after_stop(self, socket: WebSocket) -> None:
         with anyio.move_on_after(AFTER_STOP_S):
