@@ -31,6 +31,14 @@ BARREN = 50
 """Media messages in a row without audio that are worth a loud word: one second of a call lost."""
 
 
+def _unmoved(now: float) -> float:
+    return float("inf")
+
+
+def _unanswered(answer: Played | Cleared) -> None:
+    """Nothing was played into the call."""
+
+
 class Intake:
     """Takes the messages of one call, from all its sockets."""
 
@@ -41,8 +49,8 @@ class Intake:
         """True once the carrier has said that the stream is over."""
         self.due = float("inf")
         """When the next message is to be told to ``moved``, which returns when to do so again; by ``monotonic``."""
-        self.moved: Callable[[float], float] = lambda now: float("inf")
-        self.answered: Callable[[Played | Cleared], None] = lambda answer: None
+        self.moved: Callable[[float], float] = _unmoved
+        self.answered: Callable[[Played | Cleared], None] = _unanswered
         """Is given what the carrier answers to what was played into the call."""
         format = start.format
         self._call, self._dialect = call, start.dialect

@@ -25,6 +25,7 @@ import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -174,11 +175,7 @@ class EkaSink(Sink, frozen=True):
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
         self.check_format(format, tracks)
         async with eka.connect(self.base_url, self.credentials()) as client:
-
-            def part(number: int, before: str) -> Part:
-                return _Part(self, client, stream, format, number, before)
-
-            relay = Relay(part, format, await self._longest(client))
+            relay = Relay(partial(_Part, self, client, stream, format), format, await self._longest(client))
             async with relay.running():
                 yield relay
 

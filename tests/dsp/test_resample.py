@@ -189,7 +189,7 @@ def test_equal_chunks_do_not_matter(rate_in: int, rate_out: int, size: int) -> N
     assert sliced + resampler.flush() == convert(pcm, rate_in, rate_out, "fast")
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)  # designing a filter takes 0.2 s on a quiet machine
 @given(
     rate_in=st.integers(1, 384_000) | st.sampled_from([1, 8000, 11025, 16000, 44100, 48000, 384_000]),
     rate_out=st.integers(1, 384_000) | st.sampled_from([1, 8000, 11025, 16000, 44100, 48000, 384_000]),
