@@ -4,6 +4,7 @@
 # make bench   the compiled core beside its peers; make bench-load: how many calls one core carries (half an hour)
 # make debug, make sanitize   the core's tests with bounds checks, and under the address and undefined-behaviour sanitizers
 # make fuzz    look for frames and messages that the core misreads (FUZZ_S=600: for so many seconds each); CI: fuzz-short
+# make storm   workers are killed, one after the other, while calls are made (KILLS=40)
 # make autobahn   our WebSockets against Autobahn|Testsuite, which needs a Python 2.7
 #
 # Each makes the virtual environment it needs.  Only Python ≥ 3.11 and a C compiler have to be there.
@@ -11,13 +12,14 @@
 PYTHON ?= python3
 SPEED ?= 1
 FUZZ_S ?= 600
+KILLS ?= 40
 VENV := .venv
 BIN := $(VENV)/bin
 HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
 SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
 SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
-.PHONY: demo test check bench bench-load pipecat debug sanitize fuzz fuzz-short autobahn system peers others clean
+.PHONY: demo test check bench bench-load pipecat debug sanitize fuzz fuzz-short storm autobahn system peers others clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mediaflow run pipelines/vobiz_to_eka.yaml --lab --speed $(SPEED)
@@ -80,6 +82,9 @@ fuzz fuzz-short: $(VENV)/.development
 
 fuzz: FUZZ_OPTIONS = -max_total_time=$(FUZZ_S)
 fuzz-short: FUZZ_OPTIONS = -seed=1 -reload=0 -runs=20000
+
+storm: $(VENV)/.development
+	$(BIN)/python tests/kill_storm.py $(KILLS)
 
 PYTHON2 := $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/2.7.*/bin/python) $(shell command -v python2.7))
 

@@ -18,7 +18,7 @@ import msgspec
 from . import load_report, machine, modes, stages
 from .load_report import Document
 from .modes import Record
-from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NODE_MODULES, NULL, PIPECAT_PYTHON, ROWS, SHIPPED_ROW, Row
+from .rows import C_EPOLL, JSON_ROW, MEDIAFLOW, NODE_MODULES, NULL, PIPECAT_PYTHON, ROWS, SHIPPED_ROW, WORKERS_ROW, Row
 
 ROUNDS = 3
 PACKAGES = ("mediaflow", "websockets", "uvloop", "msgspec", "anyio", "trio", "picows", "aiofastnet", "audioop-lts")
@@ -90,6 +90,11 @@ def _pause(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
     yield from (modes.pause(row) for row in chosen)
 
 
+def _workers(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
+    for _ in range(rounds):
+        yield from (modes.workers(row) for row in chosen if row.name in (MEDIAFLOW, WORKERS_ROW))
+
+
 MODES = {
     "saturated": _saturated,
     "wss": _wss,
@@ -98,6 +103,7 @@ MODES = {
     "paced": _paced,
     "coalescing": _coalescing,
     "ramp": _ramp,
+    "workers": _workers,
 }
 
 
@@ -123,7 +129,8 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str], in
         for name, run in MODES.items():
             if mode_names and name not in mode_names:
                 continue
-            for record in run(chosen, rounds):
+            rows = chosen if name == "workers" else [row for row in chosen if row.name != WORKERS_ROW]
+            for record in run(rows, rounds):
                 document.records.append(record)
                 say(load_report.line(record))
     except KeyboardInterrupt:

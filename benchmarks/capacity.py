@@ -73,7 +73,7 @@ NOT_MEASURED = """\
 
 * A network: everything is loopback, whose cost in the kernel is in every figure.
 * The kernel's memory for sockets; the memory of a call is the process's own.
-* More than one core, and `--workers`.
+* More than one core: with two, the load needs the other. `--workers` is measured with all workers on one.
 * Calls of an hour: a run takes seconds, a ramp a minute or two.
 * Other processors than the one above, whose absolute figures move by some 15 % from hour to hour. Ratios count.
 """

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import msgspec
 
 from .modes import DISTURBED, Record, passed
-from .rows import BY_HAND, C_EPOLL, JSON_ROW, LIMIT_MS, MEDIAFLOW, PIPECAT, ROWS
+from .rows import BY_HAND, C_EPOLL, JSON_ROW, LIMIT_MS, MEDIAFLOW, PIPECAT, ROWS, WORKERS_ROW
 
 Figure = Callable[[Record], float | None]
 
 SHARES: tuple[Figure, ...] = (lambda r: r.core, lambda r: r.others, lambda r: r.generator)
 SHARE_HEADS = ("its core", "others on it", "load's core")
+
+_WORKERS_HEAD = ("bridge", "CPU µs/frame", "÷ one process", "its core", "blocks")
 
 PEER_NAMES = (BY_HAND, "picows", "Node ws", C_EPOLL)
 
@@ -55,8 +57,8 @@ def line(record: Record) -> str:
     """Say in a line what a run showed."""
     parts = [f"{record.mode + (' wss' if record.tls else ''):14} {record.row:34} {record.calls:5} calls"]
     if record.us_per_frame is not None:
-        parts.append(f"{record.us_per_frame:7.1f} µs/frame, core {record.core:4.0%}, others {record.others:3.0%}, ")
-        parts[-1] += f"load {record.generator:4.0%}"
+        parts.append(f"{record.us_per_frame:7.1f} µs/frame, core {record.core:4.0%}, ")
+        parts[-1] += f"others {_percent(record.others)}, load {record.generator:4.0%}"
     if record.p99_ms is not None:
         parts.append(f"p50 {record.p50_ms:.2f} p99 {record.p99_ms:.2f} p99.9 {record.p999_ms:.2f} ms")
     if record.message_ms:
@@ -117,6 +119,7 @@ def tables(document: Document) -> list[Table]:
     found = [
         _cost(document, "saturated", "Saturated: 64 calls, one message in flight in each", tls=False),
         _cost(document, "saturated", "Saturated, wss on both sides", tls=True),
+        _workers(document),
         *(_latency(document, calls) for calls in sorted({r.calls for r in document.records if r.mode == "paced"})),
         _coalescing(document),
         _ramp(document),
@@ -147,6 +150,22 @@ def _cost(document: Document, mode: str, title: str, tls: bool) -> Table:
             )
     head = ("bridge", "CPU µs/frame", "frames/s/core", "÷ by hand", *SHARE_HEADS, "blocks")
     return Table(title, head, found, rounds(document.of(mode, tls=tls)))
+
+
+def _workers(document: Document) -> Table:
+    one, two = document.of("workers", MEDIAFLOW), document.of("workers", WORKERS_ROW)
+    found = [
+        [
+            name,
+            _number(median(records, us_per_frame), 1),
+            _number(ratio(records, one, us_per_frame), 2),
+            _percent(median(records, lambda r: r.core)),
+            _faults(records),
+        ]
+        for name, records in ((MEDIAFLOW, one), (WORKERS_ROW, two))
+        if records
+    ]
+    return Table("Saturated: 64 calls, several workers on one core", _WORKERS_HEAD, found)
 
 
 def _latency(document: Document, calls: int) -> Table:
@@ -278,6 +297,8 @@ def goals(document: Document) -> Table:
         ratio(document.of("saturated", "mediaflow trio"), document.of("saturated", "by hand, trio"), us_per_frame),
         lambda x: x <= 0.35,
     )
+    several = ratio(document.of("workers", WORKERS_ROW), document.of("workers", MEDIAFLOW), us_per_frame)
+    add("two workers on one core: CPU per frame to one process", "≤ 1.05 ×", several, lambda x: x <= 1.05)
     judged = [record for record in document.records if ROWS[record.row].ours]
     wrong = sum(sum(record.faults.values()) for record in judged) if judged else None
     add("blocks lost, doubled, swapped, or cut off, at every load and after SIGSTOP", "0", wrong, lambda x: x == 0, "")

@@ -6,6 +6,7 @@
     memory      per call that speaks, from two numbers of calls
     pause       the bridge is stopped (SIGSTOP) for a second under load
     coalescing  real time, with more or less audio in each message: processor time per frame, delay of a frame
+    workers     saturated, of one process and of two workers on the one core: what it costs to be several
 
 The blocks of every run are checked to the end of every call; what is wrong with them is ``faults``.
 """
@@ -141,7 +142,9 @@ def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Rec
     before, waited = run.server.cpu_s(), run.server.kept_waiting_s()
     window = play(seconds)
     used = run.server.cpu_s() - before
-    record.others = round((run.server.kept_waiting_s() - waited) / (window.seconds + window.drain_s), 4)
+    waiting = run.server.kept_waiting_s()
+    if waited is not None and waiting is not None:
+        record.others = round((waiting - waited) / (window.seconds + window.drain_s), 4)
     record.frames = window.frames
     record.us_per_frame = round(1e6 * used / window.frames, 3)
     record.core = round(used / (window.seconds + window.drain_s), 4)
@@ -159,6 +162,13 @@ def saturated(row: Row, seconds: float = 2.0, calls: int = SATURATED_CALLS, tls:
         run.open(calls)
         record = _window(run, Record("saturated", row.name, calls, tls), seconds, saturated=True)
         record.faults = run.load.stop().faults
+    return record
+
+
+def workers(row: Row) -> Record:
+    """Measure the same, to be compared between one process and several."""
+    record = saturated(row)
+    record.mode = "workers"
     return record
 
 

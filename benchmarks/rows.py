@@ -166,6 +166,7 @@ MEDIAFLOW = "mediaflow"
 SHIPPED_ROW = "mediaflow as shipped"
 JSON_ROW = "mediaflow json, two tracks of L16"
 BY_HAND = "by hand"
+WORKERS_ROW = "mediaflow, two workers"
 PIPECAT = "Pipecat"
 C_EPOLL = "C epoll"
 NULL = "null"
@@ -178,6 +179,7 @@ ROWS = {
         _mediaflow("mediaflow trio", _on("trio"), module="trio"),
         _mediaflow(SHIPPED_ROW, lambda place: [*RUN, pipeline(place)], EkaRaw(token=Secret("bench")).message_ms),
         _mediaflow(JSON_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME, IN_JSON, LITTLE_ENDIAN)]),
+        _mediaflow(WORKERS_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME), "--workers", "2"], module="uvloop"),
         _mediaflow("mediaflow's parts", _python("parts.py")),
         _by_hand(BY_HAND, "by_hand.py", "uvloop"),
         _by_hand("by hand, trio", "by_hand_trio.py", "trio", tls=False),
@@ -217,13 +219,26 @@ class Server(NamedTuple):
     process: subprocess.Popen[str]
     port: int
 
+    def processes(self) -> list[int]:
+        """Return the numbers of its processes: its own, and those of its workers."""
+        own = self.process.pid
+        return [own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())]
+
     def cpu_s(self) -> float:
         """Return the processor time it has used, user and system, in seconds."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = 0
+        for pid in self.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
-    def kept_waiting_s(self) -> float:
-        """Return for how long its threads could have run and others had the core, in seconds."""
+    def kept_waiting_s(self) -> float | None:
+        """Return for how long its threads could have run and others had the core, in seconds.
+
+        None where it has workers: they keep each other waiting.
+        """
+        if len(self.processes()) > 1:
+            return None
         total = 0
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             try:

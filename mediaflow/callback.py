@@ -131,6 +131,10 @@ class Memory:
         if len(self._kept) > REMEMBERED:
             self._kept.popitem(last=False)
 
+    def discard(self, thing: Hashable) -> None:
+        """Forget ``thing``, if it is known."""
+        self._kept.pop(thing, None)
+
 
 class Signatures:
     """Knows whether a request comes from Vobiz: it is signed with the account's token, and never came before.

@@ -156,6 +156,9 @@ class Source(Component, frozen=True):
     listens: ClassVar[bool] = False
     """True if it takes connections and so may bring any number of streams; such a source cannot be a reply."""
 
+    divisible: ClassVar[bool] = False
+    """True if several processes may serve it at once, each taking some of its streams (``mediaflow.fellows``)."""
+
     speaker: ClassVar[Sink | None] = None
     """What plays into its calls, for checking: like those that calls are offered.  None: they cannot be spoken to."""
 

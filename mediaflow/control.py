@@ -6,7 +6,7 @@ served by servers made for that, Starlette and uvicorn, which the extra ``server
     routes["/answer"]   POST /answer, GET /answer/more       the handler decides
     any other path      404
     any other method    405
-    /healthz            200 as long as the process lives, and which one it is
+    /healthz            200 as long as the process lives, and which one it is: workers of one pipeline are one
     /readyz             200 if ``ready()``, else 503
 
 A body over ``MAX_BODY`` is 413, one that does not come within ``BODY_S`` 408, and a handler that breaks 500; a log
@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +26,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from .errors import SourceError
+from .fellows import here
 from .httpd import Handler, Request, Response
+from .listening import listen
 from .websocket import Address
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ CLOSE_S = 5
 
 CONNECTIONS = 200
 """Connections and requests at a time; what is more is answered 503."""
-
-INSTANCE = secrets.token_hex(8)
-"""What ``/healthz`` says, so that whoever asks at a public address can see whether it leads to this process."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,18 +77,18 @@ async def serve(
     """
     server = _server(routes, ready, certificate)
     try:
-        listener = socket.create_server(
-            (address.host, address.port), family=socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        )
+        listeners = await listen(address.host, address.port)
     except OSError as error:
         raise SourceError(f"cannot listen at {address.host}:{address.port}: {error.strerror or error}") from None
 
     async def run() -> None:
         with anyio.CancelScope(shield=True):
-            await server.serve([listener])
+            await server.serve(listeners)
 
-    with listener:
-        listening(listener.getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        for each in listeners:
+            stack.enter_context(each)
+        listening(listeners[0].getsockname()[1])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             try:
@@ -122,8 +119,10 @@ def _server(
         def capture_signals(self) -> Iterator[None]:
             yield
 
+    instance = here().instance
+
     async def health(request: Request) -> Response:
-        return Response(200, f'{{"status":"ok","instance":"{INSTANCE}"}}'.encode())
+        return Response(200, f'{{"status":"ok","instance":"{instance}"}}'.encode())
 
     async def readiness(request: Request) -> Response:
         return Response(200, b'{"status":"ready"}') if ready() else Response(503, b'{"status":"not ready"}')

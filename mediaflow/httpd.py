@@ -28,9 +28,10 @@ from typing import NamedTuple
 
 import anyio
 import h11
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
+from .listening import serve_streams
 from .websocket import MAX_MESSAGE, Address, Admit, Closed, Refused, WebSocket, accept
 
 MAX_HEAD = 16 * 1024
@@ -102,10 +103,7 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    listener = await anyio.create_tcp_listener(local_host=address.host, local_port=address.port)
-    async with listener:
-        listening(listener.extra(SocketAttribute.local_port))
-        await listener.serve(connected)
+    await serve_streams(connected, address.host, address.port, listening)
 
 
 def _report(what: str, error: Exception) -> None:

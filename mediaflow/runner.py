@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,15 @@ class Runner:
             raise error from group
         finally:
             self._ledger.close()
+
+    @property
+    def name(self) -> str:
+        """The name of the pipeline."""
+        return self.pipeline.name
+
+    def live(self, number: int) -> list[dict[str, Any]]:
+        """Return the accounts of the first ``number`` calls that are live."""
+        return [session.account() for session in islice(self.sessions.values(), number)]
 
     async def over(self, number: int) -> None:
         """Wait until ``number`` calls are over."""

@@ -6,6 +6,14 @@ from mediaflow.delivery.edge cimport Edge
 
 
 @cython.final
+cdef class _Lane:
+    cdef readonly str track, label
+    cdef readonly TrackAccount account
+    cdef readonly Fused first
+    cdef readonly list chain, rest
+
+
+@cython.final
 cdef class LiveSession:
     cdef readonly object stream, plan, finished
     cdef readonly double started
@@ -18,16 +26,19 @@ cdef class LiveSession:
     cdef public object reply
     cdef bint _sinks_done, _ending
     cdef object _keeper, _ended, _format
-    cdef dict _tracks, _chains, _lost
+    cdef dict _tracks, _lanes, _lost
+    cdef _Lane _lane
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes
 
-    @cython.locals(account=TrackAccount, edge=Edge, size=Py_ssize_t, position=cython.longlong)
+    @cython.locals(lane=_Lane, edge=Edge, size=Py_ssize_t, position=cython.longlong)
     cpdef bint push(self, data, str track=*) except *
-    cdef TrackAccount _account(self, str track)
 
-    @cython.locals(fused=Fused)
-    cdef _enter(self, list chain, data, str track, long long position)
+    @cython.locals(lane=_Lane)
+    cdef _Lane _find(self, str track)
+
+    @cython.locals(first=Fused)
+    cdef _enter(self, _Lane lane, data, long long position)
 
     @cython.locals(out=list)
     cdef _through(self, list chain, items)

@@ -54,6 +54,18 @@ class Keeper(Protocol):
         """Take note that the account of a call that is over has changed."""
 
 
+class _Lane:
+    """What audio of one track goes through, and its account."""
+
+    def __init__(self, track: str, account: TrackAccount, chain: Chain) -> None:
+        self.track, self.account, self.chain = track, account, chain
+        label, first = chain[0] if chain else ("", None)
+        fused = isinstance(first, Fused)
+        self.first: Fused | None = first if fused else None  # type: ignore[assignment]
+        """The first step where it is a fused one, which nearly every call has and which needs no frame made for it."""
+        self.label, self.rest = label, chain[1:] if fused else chain
+
+
 class LiveSession:
     """A call that is being carried: what a source sees as ``Session``, and what the runner keeps."""
 
@@ -82,7 +94,8 @@ class LiveSession:
         self._sinks_done = False
         self._keeper = keeper
         self._tracks = {track: TrackAccount() for track in stream.tracks}
-        self._chains = plan.open()
+        self._lanes = {track: _Lane(track, self._tracks[track], chain) for track, chain in plan.open().items()}
+        self._lane: _Lane | None = None  # the last one that was asked for
         self._lost: dict[str, dict[str, int]] = {}
         self._notes: list[dict[str, str | int | float]] = []
         self._notes_left_out = 0
@@ -105,13 +118,13 @@ class LiveSession:
     # What the source calls.
 
     def push(self, data: bytes, track: str = "inbound") -> bool:
-        account = self._account(track)
+        lane = self._find(track)
         size = len(data)
         if size % self._sample_bytes:
             self._format.sample_count(data)  # raises
-        position = account.end
-        account.end = position + size // self._sample_bytes
-        self._deliver(self._enter(self._chains[track], data, track, position))
+        position = lane.account.end
+        lane.account.end = position + size // self._sample_bytes
+        self._deliver(self._enter(lane, data, position))
         if self.undelivered:
             raise SessionError(NOBODY)
         for edge in self.edges:
@@ -130,16 +143,16 @@ class LiveSession:
             await self.ready()
 
     def begin(self, track: str, position: int) -> None:
-        account = self._account(track)
+        account = self._find(track).account
         if account.end != account.start:
             raise ValueError(f"track {track} has begun already")
         account.start = account.end = position
 
     def conceal(self, samples: int, reason: str, track: str = "inbound") -> bool:
-        account = self._account(track)
-        format = self.stream.format
+        lane = self._find(track)
+        account, format = lane.account, self.stream.format
         gap = Gap(track, account.end / format.sample_rate, samples / format.sample_rate, reason)
-        self._carry(self._chains[track], (gap,))
+        self._carry(lane.chain, (gap,))
         longest = format.sample_rate * _CONCEAL_MS // 1000
         room = True
         for done in range(0, samples, longest):
@@ -152,11 +165,10 @@ class LiveSession:
         self._tracks.setdefault(track, TrackAccount()).dropped[reason] += samples
 
     def emit(self, event: Event) -> None:
-        self._account(event.track)
-        self._carry(self._chains[event.track], (event,))
+        self._carry(self._find(event.track).chain, (event,))
 
     def time(self, track: str = "inbound") -> float:
-        return self._account(track).end / self.stream.format.sample_rate
+        return self._find(track).account.end / self.stream.format.sample_rate
 
     def offer(self, speaker: Sink | None) -> None:
         if self.reply is not None:
@@ -268,26 +280,29 @@ class LiveSession:
             {track: account.concealed for track, account in begun.items()},
         )
 
-    def _account(self, track: str) -> TrackAccount:
+    def _find(self, track: str) -> _Lane:
         if self._ending or self.broke or self.undelivered:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
-        if track not in self._chains:
-            raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._chains)}")
-        return self._tracks[track]
+        lane = self._lane
+        if lane is None or lane.track != track:
+            lane = self._lanes.get(track)
+            if lane is None:
+                raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._lanes)}")
+            self._lane = lane
+        return lane
 
-    def _enter(self, chain: Chain, data: bytes, track: str, position: int) -> Iterable[Item]:
-        """Send new audio through ``chain``.  A fused first step, which nearly every call has, needs no frame of it."""
-        label, step = chain[0] if chain else ("", None)
-        if not isinstance(step, Fused):
-            return self._through(chain, (AudioFrame(data, self._format, track, position),))
-        fused = step
+    def _enter(self, lane: _Lane, data: bytes, position: int) -> Iterable[Item]:
+        """Send new audio through its lane."""
+        first = lane.first
+        if first is None:
+            return self._through(lane.rest, (AudioFrame(data, self._format, lane.track, position),))
         try:
-            items = fused.take(data, track, position)
+            items = first.take(data, lane.track, position)
             if not isinstance(items, tuple):
                 items = tuple(items)
         except Exception as error:
-            raise self._broken(label, error) from error
-        return items if len(chain) == 1 else self._through(chain[1:], items)
+            raise self._broken(lane.label, error) from error
+        return self._through(lane.rest, items) if lane.rest else items
 
     def _through(self, chain: Chain, items: Iterable[Item]) -> Iterable[Item]:
         for label, processor in chain:
@@ -323,7 +338,7 @@ class LiveSession:
 
     def _flush(self) -> None:
         """Flush track by track up to where they are joined, then what all tracks share."""
-        chains = list(self._chains.values())
+        chains = [lane.chain for lane in self._lanes.values()]
         shared = [step for step in chains[0] if len(chains) > 1 and all(step in chain for chain in chains[1:])]
         own = len(chains[0]) - len(shared)
         for chain in chains:

@@ -15,6 +15,8 @@ cdef class Timeline:
     cdef long long _rate, _evidence, _chunk, _skipped
     cdef bint _numbered
     cdef dict _tracks
+    cdef _Track _last
+    cdef str _name
     cdef object _elapsed_ms
 
     @cython.locals(state=_Track, timed=bint, numbered=bint, number=cython.longlong, stamp_ms=double, advance=cython.longlong)

@@ -111,6 +111,8 @@ class Timeline:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._tracks: dict[str, _Track] = {}
+        self._last: _Track | None = None  # the track that was placed last, which most calls have no other beside
+        self._name = ""
         self._numbered = False
         self._chunk = 0  # the last of the socket
         self._skipped = 0  # chunk numbers that the socket left out
@@ -147,10 +149,13 @@ class Timeline:
         stamp_ms = _stamp(timestamp_ms)
         numbered = chunk is not None
         number = _UNKNOWN if chunk is None else _number(chunk)
-        state = self._tracks.get(track)
+        state = self._last
+        if state is None or track != self._name:
+            state = self._last = self._tracks.get(track)
+            self._name = track
         if state is None:
             place = self._begin(samples, stamp_ms)
-            state = self._tracks[track] = _Track(place.begin or 0, samples, stamp_ms)
+            state = self._last = self._tracks[track] = _Track(place.begin or 0, samples, stamp_ms)
         else:
             timed = stamp_ms > _NO_TIME and not state.blind
             if not timed or (state.expected_ms == _NO_TIME and not self._set_clock(state, samples, stamp_ms)):

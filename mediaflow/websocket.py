@@ -6,6 +6,8 @@ There are three ways to a ``WebSocket``:
     serve(handler, …)       a port of its own
     accept(stream, …)       a request that our HTTP listener took asks to become one
 
+and a fourth where several processes take connections: one that another took is passed on, and adopted.
+
 The data path is ours, from the socket on (``_websocket`` says how), and takes as much on asyncio as on trio.  The
 ``websockets`` library does the opening handshakes.
 
@@ -23,10 +25,11 @@ without a task switch; ``send_nowait`` refuses once the kernel no longer takes t
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -147,19 +150,66 @@ async def serve(
     """
 
     async def run(socket: WebSocket) -> None:
-        code = 1001  # going away: this was cancelled
-        try:
-            await handler(socket)
-            code = 1000
-        except Closed:
-            code = 1000  # the peer left
-        except Exception as error:
-            report(logger, "a WebSocket handler", error)
-            code = 1011
-        finally:
-            await socket.leave(code)
+        await _handle(handler, socket)
 
     await driver.serve(run, address.host, address.port, admit, listening, tls, max_message)
+
+
+async def _handle(handler: Callable[[WebSocket], Awaitable[None]], socket: WebSocket) -> None:
+    code = 1001  # going away: this was cancelled
+    try:
+        await handler(socket)
+        code = 1000
+    except Closed:
+        code = 1000  # the peer left
+    except Exception as error:
+        report(logger, "a WebSocket handler", error)
+        code = 1011
+    finally:
+        await socket.leave(code)
+
+
+async def adopt(handler: Callable[[WebSocket], Awaitable[None]], line: socket.socket) -> None:
+    """Run ``handler`` for a connection that another process has taken and passes on over ``line``."""
+    async with await driver.over_line(line, True, MAX_MESSAGE) as adopted:
+        await _handle(handler, adopted)
+
+
+@asynccontextmanager
+async def adopted(line: socket.socket) -> AsyncIterator[WebSocket]:
+    """Wait until the process at the other end of ``line`` adopts; raises ``Closed`` if it never will."""
+    async with await driver.over_line(line, False, MAX_MESSAGE) as other:
+        await other.ping()
+        yield other
+
+
+async def pass_on(taken: WebSocket, said: Iterable[str | bytes], other: WebSocket) -> None:
+    """Pass the connection ``taken`` on to ``other``, who has ``adopted`` it, until either side ends it.
+
+    ``said`` are the messages that were read already.  A message and a close with its code are there what they were
+    here, and the other way round.  Where the peer's line breaks, the other process is told so behind all that came
+    before; where that process dies, the peer's line breaks.  Raises ``Closed`` if that is before all of ``said`` is
+    passed on: nothing more was read then.
+    """
+    for message in said:
+        await other.send(message)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_pass, taken, other, lambda: other.close(1011, "its line broke"))
+        tasks.start_soon(_pass, other, taken, taken.abort)
+
+
+async def _pass(source: WebSocket, target: WebSocket, broken: Callable[[], Awaitable[None]]) -> None:
+    """Send what ``source`` says, and end ``target`` as it ended; where it broke, by ``broken``."""
+    try:
+        while True:
+            message = await source.recv()
+            with suppress(Closed):  # then the other way sees it, and ends this one
+                await target.send(message)
+    except Closed as closed:
+        if closed.code == 1006:
+            await broken()
+        else:
+            await target.close(1000 if closed.code == 1005 else closed.code, closed.reason)
 
 
 @asynccontextmanager

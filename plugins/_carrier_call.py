@@ -55,6 +55,8 @@ class _Stopped(Exception):
 class Link:
     """A socket lent to a call, with what it brought so far."""
 
+    __slots__ = ("_put_away", "_released", "code", "early", "overflow", "reason", "socket", "start", "stopped")
+
     def __init__(
         self,
         socket: WebSocket,
@@ -91,12 +93,38 @@ class CallOptions(Protocol):
 class Call:
     """Carries one call into one session."""
 
-    def __init__(self, id: str, start: Start, options: CallOptions, engine: Engine) -> None:
+    __slots__ = (
+        "_engine",
+        "_hung_up",
+        "_intake",
+        "_lent",
+        "_limit",
+        "_line",
+        "_link",
+        "_news",
+        "_next",
+        "_note",
+        "_options",
+        "_reading",
+        "_session",
+        "_shut",
+        "_start",
+        "_stream",
+        "format",
+        "id",
+        "open",
+        "tracks",
+    )
+
+    def __init__(
+        self, id: str, start: Start, options: CallOptions, engine: Engine, shut: Callable[[], None] = lambda: None
+    ) -> None:
         self.id = id
         self.tracks = start.tracks or envelope.TRACKS
         self.format = start.format
         self.open = True
-        """False once no further socket can continue the session."""
+        """False once no further socket can continue the session; ``shut`` is called then."""
+        self._shut = shut
         ids = {"call_id": start.call_id, "stream_id": start.stream_id, "account_id": start.account_id}
         self._stream = Stream(
             id,
@@ -170,7 +198,7 @@ class Call:
                     self._let_go(GOING_AWAY, "going away")
                     raise
                 finally:
-                    self.open = False
+                    self._close()
                     self._speak_over(None)
                     intake.end()
         except FormatError as error:
@@ -184,13 +212,17 @@ class Call:
             self._engine.count("call-crashed")
             logger.exception("call %s: broke", self.id)
         finally:
-            self.open = False
+            self._close()
             self._let_go(code, reason)
             logger.info("call %s: ended", self.id)
 
     def _wake(self) -> None:
         if self._lent is not None:
             self._lent.set()
+
+    def _close(self) -> None:
+        self.open = False
+        self._shut()
 
     def _let_go(self, code: int, reason: str) -> None:
         for link in (self._link, self._next):

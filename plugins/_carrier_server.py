@@ -11,12 +11,17 @@ What is answered before a connection becomes a WebSocket::
     listen path + /secret   upgrade
     listen path + other     403, counted as refused-token
     any other               404
+
+Where several workers serve the source (``mediaflow.fellows``), each call belongs to one of them.  A carrier that loses
+a socket and comes back may be taken by another one, which learns so when ``start`` names the call: it passes the
+connection on to the worker that has the call, message by message.  ``/healthz`` counts the calls of all.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
+import socket
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -40,6 +45,7 @@ from mediaflow import (
     WireAlarm,
     WireError,
     envelope,
+    fellows,
     tls,
     websocket,
 )
@@ -59,6 +65,9 @@ EARLY_MESSAGES = 200
 
 PATIENCE_S = 1.0
 """How long who has our port may take to say that it is one of us."""
+
+AGAIN_S = 0.05
+"""When a call is asked for again whose worker is about to be gone."""
 
 AFTER_STOP_S = 1.0
 """How long a socket stays open behind ``stop``, for the carrier to close it."""
@@ -87,7 +96,7 @@ class CarrierSource(Source, frozen=True):
 
     emits = (Dtmf, Gap, WireAlarm)
 
-    listens = True
+    listens = divisible = True
     speaker = TalkBack()
 
     listen: Annotated[str, Meta(description="ws:// or wss:// address to take calls at")] = "ws://127.0.0.1:8080/media"
@@ -167,8 +176,9 @@ class CarrierSource(Source, frozen=True):
         try:
             async with anyio.create_task_group() as calls:
                 server = _Server(self, address, engine, calls)
+                server.here.take = server.adopt
                 if server.desk is not None:
-                    await calls.start(server.desk.serve, lambda: server.ready)
+                    await calls.start(server.desk.serve, lambda: server.ready or server.here.others("ready") > 0)
                 await websocket.serve(
                     server.serve,
                     address,
@@ -197,18 +207,20 @@ class _Server:
         self._ids: set[str] = set()  # of sessions that are not finished yet
         self.ready = False
         """True while sockets are taken."""
+        self.here = fellows.here()
         self.desk = source.desk(address.path, engine, self._calls.get)
 
     def listening(self, port: int) -> None:
         """Let everybody know that sockets are taken at ``port``."""
         self.ready = True
+        self.here.publish("ready", 1)
         self._engine.listening(self._address.url(port))
 
     def admit(self, target: str) -> Answer | None:
         """Decide on a request by its path; what stands behind a question mark is the carrier's affair."""
         path = target.partition("?")[0]
         if path == "/healthz":
-            body = msgspec.json.encode({"status": "ok", "calls": sum(call.open for call in self._calls.values())})
+            body = msgspec.json.encode({"status": "ok", "calls": self._open() + self.here.others("calls")})
             return Answer(200, body.decode(), "application/json")
         below = path.removeprefix(self._path)
         if not path.startswith(self._path) or below[:1] not in ("", "/"):
@@ -221,18 +233,54 @@ class _Server:
         self._engine.count("refused-token")
         return Answer(403, "forbidden\n")
 
+    def _open(self) -> int:
+        return sum(call.open for call in self._calls.values())
+
+    def _publish(self) -> None:
+        self.here.publish("calls", self._open())
+
+    def adopt(self, line: socket.socket) -> None:
+        """Serve a socket that another worker has taken, and that is of a call of ours."""
+        self._tasks.start_soon(websocket.adopt, self.serve, line)
+
     async def serve(self, socket: WebSocket) -> None:
         """Serve one socket: read it up to its start and lend it to its call, which is carried here if it begins so."""
-        link = await self._greet(socket)
+        said: list[str | bytes] = []
+        link = await self._greet(socket, said)
         if link is None:
             return
+        while not await self._place(link, said):
+            pass
+
+    async def _place(self, link: Link, said: list[str | bytes]) -> bool:
+        """See the socket through with its call, wherever that is; False if it was just about to go."""
+        async with self.here.claimed(link.start.call_id) as line:
+            if line is None:
+                said.clear()  # it is the call's now
+                await self._lend(link)
+                return True
+            try:
+                async with websocket.adopted(line) as other:
+                    self._engine.count("passed-on")
+                    logger.info("call %s: another worker has it: its socket is passed on", link.start.call_id)
+                    await websocket.pass_on(link.socket, said, other)
+                return True
+            except Closed:
+                # Who had the call has died, or leaves it: a carrier that comes back is quicker than that news.
+                await anyio.sleep(AGAIN_S)
+                return False
+
+    async def _lend(self, link: Link) -> None:
         try:
             call = self._assign(link)
             if call is not None:
-                await self._run(link.start.call_id, call)
+                try:
+                    await call.run()
+                finally:
+                    self._forget(link.start.call_id, call)
         finally:
             with anyio.CancelScope(shield=True):
-                await socket.wait_gone()  # a call that is stopped lets go at once
+                await link.socket.wait_gone()  # a call that is stopped lets go at once
 
     def _put_away(self, link: Link) -> None:
         self._tasks.start_soon(self._close, link)
@@ -246,7 +294,8 @@ class _Server:
             with anyio.CancelScope(shield=True):
                 await link.socket.close(link.code, link.reason)
 
-    async def _greet(self, socket: WebSocket) -> Link | None:
+    async def _greet(self, socket: WebSocket, said: list[str | bytes]) -> Link | None:
+        """Read up to ``start``; what the call is to hear of it stands in ``said`` as well."""
         early: list[Media | MediaError] = []
         overflow: Counter[str] = Counter()
         with anyio.move_on_after(self._source.idle_s):
@@ -258,6 +307,7 @@ class _Server:
                     except MediaError as error:
                         self._engine.count(error.code)
                         early.append(error)
+                        said.append(text)
                         continue
                     except WireError as error:
                         self._engine.count(error.code)
@@ -267,12 +317,15 @@ class _Server:
                         await socket.close(UNSUPPORTED, error.code)
                         return None
                     if isinstance(message, Start):
+                        said.append(text)
                         return Link(socket, message, early, overflow, self._put_away)
                     if isinstance(message, Media):
                         early.append(message)
+                        said.append(text)
                         if len(early) > EARLY_MESSAGES:
                             self._engine.count("early-media-dropped")
                             oldest = early.pop(0)
+                            del said[0]
                             if isinstance(oldest, Media):
                                 overflow[oldest.track or ""] += len(oldest.payload)
                     elif isinstance(message, envelope.Unknown):
@@ -306,24 +359,22 @@ class _Server:
             id, number = call_id, 2
             while id in self._ids:
                 id, number = f"{call_id}.{number}", number + 1
-            call = Call(id, link.start, self._source, self._engine)
+            call = Call(id, link.start, self._source, self._engine, self._publish)
             call.lend(link)
             self._calls[call_id] = call
             self._ids.add(id)
+            self._publish()
             if self.desk is not None:
                 self.desk.opened(call_id, call)
             return call
         return None
 
-    async def _run(self, call_id: str, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            self._ids.discard(call.id)
-            if self._calls.get(call_id) is call:
-                del self._calls[call_id]
-                if self.desk is not None:
-                    self.desk.closed(call_id, call)
+    def _forget(self, call_id: str, call: Call) -> None:
+        self._ids.discard(call.id)
+        if self._calls.get(call_id) is call:
+            del self._calls[call_id]
+            if self.desk is not None:
+                self.desk.closed(call_id, call)
 
     async def _after_stop(self, socket: WebSocket) -> None:
         with anyio.move_on_after(AFTER_STOP_S):

@@ -56,6 +56,8 @@ class Part(ABC):
     No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
     """
 
+    __slots__ = ("before", "failure", "given", "number", "outcome", "session_id", "writer")
+
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
         self.session_id = ""

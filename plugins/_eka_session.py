@@ -192,6 +192,8 @@ class EkaSink(Sink, frozen=True):
 class _Part(Part):
     """One session of a call, from its creation to its result."""
 
+    __slots__ = ("_client", "_format", "_sink", "_stream")
+
     writer: EkaWriter
 
     def __init__(

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.tls import TLSAttribute
 
-from mediaflow import Finding, SourceError, control, http
+from mediaflow import Finding, SourceError, control, fellows, http
 from mediaflow.websocket import Address
 
 from ._health import ask, unchecked
@@ -118,7 +118,7 @@ async def _answering(address: Address, certificate: control.Certificate | None) 
         tasks.start_soon(serve)
         await up.wait()
         if failure is None:
-            yield control.INSTANCE
+            yield fellows.here().instance
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -15,6 +15,9 @@ which then is the last part of these paths as it is of the socket's: ``/answer/S
 A callback may be told of a call whose socket has not said ``start`` yet; it is kept until then.  One that comes when
 the call is over, as the hang-up often does, still stands in its account.  A call that was hung up is not opened again:
 carriers are known to connect once more behind the end.
+
+Where several workers answer, any of them may be asked.  What one is told it tells the others, so that the one which has
+the call, or will have it, knows; nonces are refused by all (``_vobiz_nonces``).
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ import hmac
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
-from mediaflow import Engine, Secret, WireError, answer, control
+from mediaflow import Engine, Secret, WireError, answer, control, fellows
 from mediaflow.callback import Callback, Memory, Signatures, parse
 from mediaflow.httpd import Request, Response
 from mediaflow.websocket import Address
@@ -48,6 +53,10 @@ LATE_CALLS = 100
 ANSWER, STATUS, HANGUP = "/answer", "/status", "/hangup"
 
 _COUNTED = {"DegradedStream": "degraded-stream", "DroppedStream": "dropped-stream", "MediaError": "media-error"}
+
+
+_news = msgspec.json.Decoder(tuple[str, str, str, dict[str, str], tuple[str | None, ...]])
+"""Reads a callback as one worker tells it to the others."""
 
 
 class Hearer(Protocol):
@@ -111,6 +120,7 @@ class ControlDesk:
         self._hung_up = Memory()
         self._early: OrderedDict[str, list[Callback]] = OrderedDict()
         self._over: OrderedDict[str, Hearer] = OrderedDict()
+        self._here = fellows.here()
         self.routes = {ANSWER: self.answer, STATUS: self.status, HANGUP: self.hangup}
 
     async def serve(
@@ -123,6 +133,7 @@ class ControlDesk:
             logger.info("control answers at %s", address.url(port))
             task_status.started()
 
+        self._here.hear = lambda news: self._learn(Callback(*_news.decode(news)))
         files = self._options.certificate, self._options.key
         certificate = control.Certificate(*files) if address.scheme == "https" else None
         token = self._options.auth_token
@@ -168,19 +179,26 @@ class ControlDesk:
             return then()
         try:
             nonces = self._signatures.check(request)
+            with self._unwritten():
+                if not await self._nonces.take(nonces):
+                    raise WireError("replayed-nonce", "a request with this nonce has been answered already")
         except WireError as error:
             # At a level that is seen: a public_url that is not the one Vobiz calls looks just like this.
             logger.warning("a request at %s was refused: %s", "/" + request.path.split("/")[1], error)
             return self._refuse(403, error.code)
         response = then()
-        if response.status == 200:
-            self._signatures.remember(nonces)
-            try:
-                await self._nonces.write()
-            except sqlite3.Error as error:  # a full disk must not keep us from hearing that a call is over
-                self._engine.count("nonces-unwritten")
-                logger.error("nonces cannot be written in %s: %s", self._engine.state, error)
+        if response.status != 200:  # it may come again
+            with self._unwritten():
+                await self._nonces.give_back(nonces)
         return response
+
+    @contextmanager
+    def _unwritten(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:  # a full disk must not keep us from hearing that a call is over
+            self._engine.count("nonces-unwritten")
+            logger.error("nonces cannot be written in %s: %s", self._engine.state, error)
 
     def _take(self, request: Request, event: str) -> Response:
         try:
@@ -191,9 +209,15 @@ class ControlDesk:
         if callback.key in self._seen:
             self._engine.count("repeated-callback")
             return Response(200)
-        self._seen.add(callback.key)
         if callback.event in _COUNTED:
             self._engine.count(_COUNTED[callback.event])
+        self._learn(callback)
+        self._here.tell(msgspec.json.encode(callback).decode())
+        return Response(200)
+
+    def _learn(self, callback: Callback) -> None:
+        """Take what was told here, or by a fellow, to the call."""
+        self._seen.add(callback.key)
         if callback.event == "Hangup":
             self._hung_up.add(callback.call_id)
         call = self._find(callback.call_id) or self._over.get(callback.call_id)
@@ -207,7 +231,6 @@ class ControlDesk:
                 self._early.popitem(last=False)
         else:
             self._early.pop(callback.call_id, None)
-        return Response(200)
 
     def _refuse(self, status: int, code: str) -> Response:
         self._engine.count(code)

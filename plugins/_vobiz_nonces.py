@@ -2,15 +2,16 @@
 
 A signature of Vobiz holds no time, so a request that somebody has copied stays good for as long as nobody remembers its
 nonce.  Here it is remembered in the process and in one SQLite file of the pipeline's ``state`` folder, for ``KEPT_S``,
-the last ``callback.REMEMBERED`` of them.  It is on disk before the request is answered; writing happens in a worker
-thread, for the loop that carries audio waits for no disk.
+the last ``callback.REMEMBERED`` of them.  It is on disk before the request is answered, and the file decides who was
+first where several processes are sent copies at once; writing happens in a worker thread, for the loop that carries
+audio waits for no disk.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,25 +36,54 @@ class Nonces(Memory):
         super().__init__()
         self._db, self._clock = db, clock
         self._turn = anyio.Lock()
-        self._new: list[tuple[str, float]] = []
         self._prune()
         for (nonce,) in db.execute("SELECT nonce FROM nonces ORDER BY taken"):
-            super().add(nonce)
+            self.add(nonce)
 
-    def add(self, thing: Hashable) -> None:
-        super().add(thing)
-        self._new.append((str(thing), self._clock()))
+    async def take(self, nonces: frozenset[str]) -> bool:
+        """Remember ``nonces``; return False if one of them was taken before, here or by another process.
 
-    async def write(self) -> None:
-        """Return when what was added is on disk; raise sqlite3.Error where that cannot be."""
+        Raises sqlite3.Error where the file cannot be written: then this process alone remembers them.
+        """
+        if any(nonce in self for nonce in nonces):
+            return False
+        for nonce in nonces:
+            self.add(nonce)
+        first = await self._in_thread(self._take, nonces)
+        if not first:
+            self._forget(nonces)  # of a request that is refused nothing stays, and the file knows who has been here
+        return first
+
+    async def give_back(self, nonces: frozenset[str]) -> None:
+        """Forget ``nonces``, which were taken; raises sqlite3.Error where the file cannot be written."""
+        self._forget(nonces)
+        await self._in_thread(self._give_back, nonces)
+
+    def _forget(self, nonces: frozenset[str]) -> None:
+        for nonce in nonces:
+            self.discard(nonce)
+
+    async def _in_thread(self, work: Callable[[frozenset[str]], bool], nonces: frozenset[str]) -> bool:
         async with self._turn:
-            new, self._new = self._new, []
-            if new:
-                await anyio.to_thread.run_sync(self._write, new)
+            return await anyio.to_thread.run_sync(work, nonces)
 
-    def _write(self, new: list[tuple[str, float]]) -> None:
-        self._db.executemany("INSERT OR REPLACE INTO nonces VALUES (?, ?)", new)
-        self._prune()
+    def _take(self, nonces: frozenset[str]) -> bool:
+        now = self._clock()
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT INTO nonces VALUES (?, ?)", [(nonce, now) for nonce in nonces])
+            self._prune()
+        except BaseException as error:
+            self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError):
+                return False
+            raise
+        self._db.execute("COMMIT")
+        return True
+
+    def _give_back(self, nonces: frozenset[str]) -> bool:
+        self._db.executemany("DELETE FROM nonces WHERE nonce = ?", [(nonce,) for nonce in nonces])
+        return True
 
     def _prune(self) -> None:
         self._db.execute("DELETE FROM nonces WHERE taken < ?", (self._clock() - KEPT_S,))

@@ -18,7 +18,7 @@ import anyio.to_thread
 import pytest
 import trustme
 
-from mediaflow import SourceError, control
+from mediaflow import SourceError, control, fellows
 from mediaflow.httpd import Request, Response
 from mediaflow.websocket import Address
 
@@ -102,10 +102,16 @@ async def test_requests_reach_their_handlers() -> None:
 async def test_health_and_readiness() -> None:
     """The process is alive in any case, and ready when it says so."""
     async with _serving() as server:
-        assert await server.ask("/healthz") == (200, b'{"status":"ok","instance":"%s"}' % control.INSTANCE.encode())
+        assert await server.ask("/healthz") == (
+            200,
+            b'{"status":"ok","instance":"%s"}' % fellows.here().instance.encode(),
+        )
         assert (await server.ask("/readyz"))[0] == 200
         server.ready = False
-        assert await server.ask("/healthz") == (200, b'{"status":"ok","instance":"%s"}' % control.INSTANCE.encode())
+        assert await server.ask("/healthz") == (
+            200,
+            b'{"status":"ok","instance":"%s"}' % fellows.here().instance.encode(),
+        )
         assert await server.ask("/readyz") == (503, b'{"status":"not ready"}')
 
 

@@ -17,12 +17,12 @@ import anyio
 import pytest
 from test_websocket import UPGRADE, masked, running
 
-from mediaflow import websocket
+from mediaflow import listening, websocket
 from mediaflow._websocket import core, line as lines, stream
 from mediaflow._websocket.acks import FIRST, LAST, NEVER, acknowledge_less
 from mediaflow._websocket.hub import Hub, Member, current
 from mediaflow._websocket.line import Line
-from mediaflow.websocket import Address, Closed, WebSocket, connect, serve
+from mediaflow.websocket import Closed, WebSocket, connect
 
 pytestmark = [
     pytest.mark.anyio,
@@ -207,7 +207,7 @@ async def test_without_file_descriptors_callers_wait(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever cannot be let in is let in later, and the log says why it takes so long."""
-    monkeypatch.setattr(lines, "ACCEPT_PAUSE", 0.05)
+    monkeypatch.setattr(listening, "AGAIN_S", 0.05)
 
     async def handler(websocket: WebSocket) -> None:
         await websocket.send(b"in")
@@ -233,7 +233,7 @@ async def test_without_file_descriptors_callers_wait(
             await anyio.wait_readable(sock)
             answer += sock.recv(999)
         sock.close()
-    assert "no room for another connection" in caplog.text
+    assert "connections cannot be accepted" in caplog.text
 
 
 async def test_the_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,26 +255,6 @@ async def test_the_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPat
         with pytest.raises(websocket.Unreachable, match="Connection refused"):
             async with connect(f"ws://somewhere:{server.port}/"):
                 pass
-
-
-async def test_every_address_of_a_host_has_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two addresses are listened at; a port in use is an error, and leaves nothing open."""
-
-    async def resolve(host: str, port: int, **more: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (2, 3)]
-
-    async def handler(websocket: WebSocket) -> None:
-        await websocket.send(b"in")
-
-    monkeypatch.setattr(anyio, "getaddrinfo", resolve)
-    async with running("serve", handler) as server:
-        for last in (2, 3):
-            with socket.create_connection((f"127.0.0.{last}", server.port)):
-                pass
-        with pytest.raises(OSError, match="in use"):
-            await serve(
-                handler, Address("ws", "x", server.port, ""), admit=lambda path: None, listening=lambda port: None
-            )
 
 
 class Timed(Member):

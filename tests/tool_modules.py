@@ -17,6 +17,7 @@ TOOLS = (
     "answer",
     "callback",
     "control",
+    "fellows",
     "carrier",
     "dialects",
     "tls",

@@ -27,10 +27,3 @@ cdef class Line(Member):
 
     @cython.locals(sent=Py_ssize_t)
     cdef _write_on(self)
-
-
-cdef class Door(Member):
-    cdef readonly object admit, opened
-    cdef readonly Py_ssize_t max_message
-    cdef readonly set openings
-    cdef object _sock, _tls

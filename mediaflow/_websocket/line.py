@@ -12,8 +12,6 @@ the WebSocket.
 from __future__ import annotations
 
 import errno
-import logging
-import math
 import os
 import socket
 import ssl
@@ -25,6 +23,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._wire.poller import BROKEN, NOTHING
+from ..listening import serve as accept
 from .acks import FIRST, acknowledge_less
 from .core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
 from .hub import Hub, Member, current
@@ -33,16 +32,6 @@ from .tls import Tls
 
 CONNECT_TIMEOUT = 3.0
 """Seconds for one address of a host: behind one that does not answer there may be one that does."""
-
-BACKLOG = 1024
-"""Connections that may wait to be let in."""
-
-ACCEPT_PAUSE = 1.0
-"""Seconds for which nobody is let in where the system has no room for another connection."""
-
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-logger = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -297,18 +286,15 @@ class Line(Member):
             self._room = None
 
 
-def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 class _Accepted:
     """The server's side of a handshake."""
 
-    def __init__(self, line: Line, door: Door) -> None:
-        self._line, self._door = line, door
-        self._opening = ServerOpening(door.admit)
+    def __init__(self, line: Line, admit: Admit, max_message: int) -> None:
+        self._line, self._max_message = line, max_message
+        self._opening = ServerOpening(admit)
         self._answered = False
+        self._socket: WebSocket | None = None
+        self._decided = anyio.Event()
 
     def received(self, data: bytearray, size: int) -> None:
         if not self._answered and (outcome := self._opening.receive(bytes(data[:size]))) is not None:
@@ -320,62 +306,25 @@ class _Accepted:
         if outcome.status != 101:
             self._line.end()  # and read on: a socket closed with unread bytes resets the connection
             return
-        self._door.openings.discard(self._line)
-        socket = self._line.become(outcome.path, True, self._door.max_message)
-        self._door.opened(socket)
+        self._socket = self._line.become(outcome.path, True, self._max_message)
+        self._decided.set()
         if outcome.early:
-            socket.received(outcome.early)
+            self._socket.received(outcome.early)
 
     def expired(self) -> None:
         self._line.abort()
 
     def lost(self) -> None:
-        self._door.openings.discard(self._line)
+        self._decided.set()
 
-
-class Door(Member):
-    """A listening socket."""
-
-    def __init__(
-        self,
-        fd: int,
-        hub: Hub,
-        sock: socket.socket,
-        tls: ssl.SSLContext | None,
-        admit: Admit,
-        opened: Callable[[WebSocket], None],
-        max_message: int,
-    ) -> None:
-        super().__init__(fd, hub)
-        self._sock, self._tls = sock, tls
-        self.admit, self.opened, self.max_message = admit, opened, max_message
-        self.openings: set[Line] = set()
-
-    def happened(self, readable: bool, writable: bool) -> None:
+    async def socket(self) -> WebSocket | None:
+        """Wait for what becomes of it: None if it was refused, or is lost."""
         try:
-            sock, _ = self._sock.accept()
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                logger.error("no room for another connection: %s", os.strerror(error.errno))
-                self.hub.poller.watch(self, False, False)
-                self.set_deadline(self.hub.now() + ACCEPT_PAUSE)
-            return  # else who knocked has left, or another process was faster
-        _prepare(sock)
-        line = Line(sock.fileno(), self.hub, sock, None if self._tls is None else Tls(self._tls, None))
-        self.openings.add(line)
-        line.open(_Accepted(line, self))
-        line.set_deadline(self.hub.now() + OPEN_TIMEOUT)
-
-    def expired(self) -> None:
-        self.hub.poller.watch(self, True, False)
-
-    def close(self) -> None:
-        """Let nobody in any more, nor those who are on the doorstep."""
-        if self._sock.fileno() >= 0:
-            self.hub.leave(self)
-            self._sock.close()
-        for line in list(self.openings):
-            line.abort()
+            await self._decided.wait()
+        except BaseException:
+            self._line.abort()
+            raise
+        return self._socket
 
 
 class _Connecting:
@@ -425,7 +374,8 @@ async def _connect(host: str, port: int) -> socket.socket:
     for family, kind, protocol, _, address in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
         try:
-            _prepare(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = sock.connect_ex(address)
             if code == errno.EINPROGRESS:
                 with anyio.fail_after(CONNECT_TIMEOUT):
@@ -441,27 +391,6 @@ async def _connect(host: str, port: int) -> socket.socket:
             sock.close()
             raise
     raise failure or OSError("the host has no address")
-
-
-async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of ``host``, with one port; raise OSError."""
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            port = sock.getsockname()[1]
-            sock.listen(BACKLOG)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
 
 
 async def open_url(
@@ -500,6 +429,15 @@ async def _leaving(socket: WebSocket) -> AsyncIterator[WebSocket]:
         await socket.leave(code)
 
 
+async def over_line(sock: socket.socket, server: bool, max_message: int) -> AbstractAsyncContextManager[WebSocket]:
+    """Speak WebSocket, without a handshake, over a Unix socket; leaving the block closes."""
+    sock.setblocking(False)
+    line = Line(sock.fileno(), current(), sock, None)
+    line.open(line.become("", server, max_message))
+    assert line.socket is not None
+    return _leaving(line.socket)
+
+
 async def serve(
     run: Callable[[WebSocket], Coroutine[Any, Any, None]],
     host: str,
@@ -510,24 +448,21 @@ async def serve(
     max_message: int,
 ) -> None:
     """Take connections until cancelled, and give each to ``run`` in a task of its own."""
-    give, take = anyio.create_memory_object_stream[WebSocket](math.inf)
     hub = current()
-    with give, take:
-        doors = []
-        for sock in await _listen(host, port):
-            doors.append(Door(sock.fileno(), hub, sock, tls, admit, give.send_nowait, max_message))
-            hub.enter(doors[-1])
-        try:
-            async with anyio.create_task_group() as tasks:
-                listening(sock.getsockname()[1])
-                try:
-                    async for socket in take:
-                        tasks.start_soon(run, socket)
-                finally:
-                    for door in doors:
-                        door.close()
-                    while take.statistics().current_buffer_used:
-                        await take.receive_nowait().leave(1001)
-        finally:
-            for door in doors:
-                door.close()
+
+    async def connected(sock: socket.socket) -> None:
+        socket = await _accept(sock, hub, tls, admit, max_message)
+        if socket is not None:
+            await run(socket)
+
+    await accept(connected, host, port, listening)
+
+
+async def _accept(
+    sock: socket.socket, hub: Hub, tls: ssl.SSLContext | None, admit: Admit, max_message: int
+) -> WebSocket | None:
+    line = Line(sock.fileno(), hub, sock, None if tls is None else Tls(tls, None))
+    accepted = _Accepted(line, admit, max_message)
+    line.open(accepted)
+    line.set_deadline(hub.now() + OPEN_TIMEOUT)
+    return await accepted.socket()

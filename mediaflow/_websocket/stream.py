@@ -16,9 +16,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
+from ..listening import serve_streams
 from .acks import FIRST, acknowledge_less
 from .core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
 from .opening import Admit, ClientOpening, Outcome, ServerOpening, parse
@@ -274,6 +275,12 @@ async def _shake_hands(
     return stream, opening.path, early
 
 
+async def over_line(line: socket.socket, server: bool, max_message: int) -> AbstractAsyncContextManager[WebSocket]:
+    """Speak WebSocket, without a handshake, over a Unix socket; leaving the block closes."""
+    stream = await UNIXSocketStream.from_socket(line)
+    return over(stream, "", server=server, early=b"", max_message=max_message)
+
+
 async def serve(
     run: Callable[[WebSocket], Coroutine[Any, Any, None]],
     host: str,
@@ -302,10 +309,7 @@ async def serve(
         finally:
             await anyio.aclose_forcefully(stream)
 
-    listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-    async with listener:
-        listening(listener.extra(SocketAttribute.local_port))
-        await listener.serve(connected)
+    await serve_streams(connected, host, port, listening)
 
 
 async def _open(stream: ByteStream, opening: ServerOpening) -> Outcome | None:

@@ -15,9 +15,12 @@ class _Stderr(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def set_up_log() -> None:
-    """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+def set_up_log(worker: int = 0) -> None:
+    """Our own log at INFO; of libraries warnings only, for at INFO they print addresses that are secrets.
+
+    One of several workers puts its number into every line.
+    """
+    form = f"%(asctime)s %(levelname)s {f'worker {worker} ' if worker else ''}%(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[_Stderr()])
     levels = {"mediaflow": "INFO", "mediaflow_plugins": "INFO", "websockets": "CRITICAL", "stamina": "ERROR"}
     for name, level in levels.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import anyio
 import click
@@ -14,9 +14,6 @@ from rich.text import Text
 
 from ._tables import console, ledger_table
 
-if TYPE_CHECKING:
-    from ..runner import Runner
-
 LIVE_S, PLAIN_S = 0.5, 5.0
 """How often a terminal is repainted, and how often a line is written where there is none."""
 
@@ -24,7 +21,24 @@ SHOWN = 10
 """How many calls are shown at once; the ledger on disk has all."""
 
 
-async def carry(run: Callable[[], Awaitable[None]], stop: Callable[[], None], runners: Sequence[Runner]) -> None:
+class Shown(Protocol):
+    """What is shown: a runner, or all workers together."""
+
+    ended: int
+    failed: int
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def accounts(self) -> Sequence[dict[str, Any]]: ...
+    def live(self, number: int) -> list[dict[str, Any]]: ...
+
+
+async def carry(run: Callable[[], Awaitable[None]], stop: Callable[[], None], runners: Sequence[Shown]) -> None:
     """Run ``run`` with progress on standard error's side; a signal calls ``stop``, a second one again."""
     try:
         async with anyio.create_task_group() as tasks:
@@ -47,7 +61,7 @@ async def on_signal(stop: Callable[[], None]) -> None:
             stop()
 
 
-async def _progress(runners: Sequence[Runner]) -> None:
+async def _progress(runners: Sequence[Shown]) -> None:
     screen = console()
     if screen.is_terminal:
         with Live(console=screen, transient=True, auto_refresh=False) as live:
@@ -59,23 +73,22 @@ async def _progress(runners: Sequence[Runner]) -> None:
         for runner in runners:
             if runner.url and runner.url not in told:
                 told.add(runner.url)
-                click.echo(f"{runner.pipeline.name} listens at {runner.url}")
+                click.echo(f"{runner.name} listens at {runner.url}")
         for account in _live_accounts(runners):
             click.echo(_line(account))
-        await anyio.sleep(PLAIN_S if told or any(runner.sessions for runner in runners) else LIVE_S)
+        await anyio.sleep(PLAIN_S if told or any(runner.live(1) for runner in runners) else LIVE_S)
 
 
-def _picture(runners: Iterable[Runner]) -> Group:
-    lines = [Text(f"{runner.pipeline.name} listens at {runner.url}") for runner in runners if runner.url]
+def _picture(runners: Iterable[Shown]) -> Group:
+    lines = [Text(f"{runner.name} listens at {runner.url}") for runner in runners if runner.url]
     over = sum(runner.ended for runner in runners)
     failed = sum(runner.failed for runner in runners)
     lines.append(Text(f"{over} calls over, {failed} of them failed", style="dim"))
     return Group(*lines, ledger_table(_live_accounts(runners)))
 
 
-def _live_accounts(runners: Iterable[Runner]) -> list[dict[str, Any]]:
-    sessions = [session for runner in runners for session in runner.sessions.values()]
-    return [session.account() for session in sessions[:SHOWN]]
+def _live_accounts(runners: Iterable[Shown]) -> list[dict[str, Any]]:
+    return [account for runner in runners for account in runner.live(SHOWN)][:SHOWN]
 
 
 def _line(account: dict[str, Any]) -> str:
@@ -86,7 +99,7 @@ def _line(account: dict[str, Any]) -> str:
     return f"call {account['call']}: {seconds:.1f} s {account['status']}; {sinks}"
 
 
-def _print_end(runners: Sequence[Runner]) -> None:
+def _print_end(runners: Sequence[Shown]) -> None:
     accounts = [account for runner in runners for account in runner.accounts]
     if accounts:
         console().print(ledger_table(accounts[-SHOWN:]))
@@ -96,7 +109,7 @@ def _print_end(runners: Sequence[Runner]) -> None:
                 click.echo(f"{account['call']} {sink['sink']} {line}")
     for runner in runners:
         for name, number in sorted(runner.counts.items()):
-            click.echo(f"{runner.pipeline.name} counted {name}: {number}")
+            click.echo(f"{runner.name} counted {name}: {number}")
 
 
 def _outcome(outcome: Mapping[str, Any]) -> Iterator[str]:

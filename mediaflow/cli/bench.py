@@ -11,7 +11,7 @@ import click
 
 ROOT = Path(__file__).parents[2]
 
-MODES = ("saturated", "wss", "paced", "coalescing", "ramp", "memory", "pause", "stages")
+MODES = ("saturated", "wss", "paced", "coalescing", "ramp", "memory", "pause", "workers", "stages")
 
 
 def _module(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
 
@@ -24,7 +25,18 @@ from ._speed import Speed, parse_speed
     help="Pace of a file, or of the lab's caller: 1 is real time.",
 )
 @click.option("--chaos", metavar="NAME|FILE", help="Let the lab's vendors misbehave by a chaos profile; with --lab.")
-def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> None:
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="So many processes take the calls; one that dies is replaced."
+)
+@click.option("--as-worker", nargs=3, type=(int, int, str), hidden=True, help="What the supervisor tells a worker.")
+def command(
+    file: str,
+    lab: bool,
+    speed: Speed | None,
+    chaos: str | None,
+    workers: int | None,
+    as_worker: tuple[int, int, str] | None,
+) -> None:
     """Run the pipeline in FILE until its source ends.  SIGTERM or Ctrl-C finish what is under way."""
     import sqlite3
 
@@ -32,23 +44,41 @@ def command(file: str, lab: bool, speed: Speed | None, chaos: str | None) -> Non
 
     from ..errors import ConfigError, MediaflowError
 
-    set_up_log()
+    set_up_log(as_worker[0] if as_worker else 0)
     if chaos is not None and not lab:
         raise click.UsageError("--chaos is for the vendors of --lab: add --lab")
+    if workers is not None and (lab or speed is not None):
+        raise click.UsageError("--workers is for calls from outside; --lab and --speed are for one process")
     # What is loaded stays: looking through it for garbage, whenever calls begin, was a tenth of the time at 64 calls.
     gc.freeze()
-    main = partial(_lab, chaos=chaos) if lab else _alone
+    main: Callable[[], Awaitable[int]]
+    if as_worker is not None:
+        main = partial(_work, file, *as_worker[1:])
+    elif workers is not None:
+        main = partial(_supervise, file, workers)
+    else:
+        main = partial(_lab, file, speed, chaos) if lab else partial(_alone, file, speed)
     with config_errors():
         try:
-            failed = anyio.run(
-                main, file, speed, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None}
-            )
+            code = anyio.run(main, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None})
         except ConfigError:
             raise
         except (MediaflowError, OSError, sqlite3.Error) as error:
             click.echo(f"mediaflow: {error}", err=True)
             sys.exit(1)
-    sys.exit(1 if failed else 0)
+    sys.exit(code)
+
+
+async def _work(file: str, line: int, instance: str) -> int:
+    from ._workers import work
+
+    return await work(file, line, instance)
+
+
+async def _supervise(file: str, number: int) -> int:
+    from ._workers import supervise
+
+    return await supervise(file, number)
 
 
 async def _alone(file: str, speed: Speed | None) -> bool:

@@ -16,6 +16,7 @@ cdef class _Run:
 @cython.final
 cdef class _Runs:
     cdef readonly list runs
+    cdef _Run _last
 
     @cython.locals(last=_Run)
     cpdef add(self, str track, Py_ssize_t start, Py_ssize_t end)

@@ -147,14 +147,32 @@ class _Runs:
 
     def __init__(self) -> None:
         self.runs: list[_Run] = []
+        self._last: _Run | None = None
 
     def add(self, track: str, start: int, end: int) -> None:
-        if self.runs:
-            last = self.runs[-1]
-            if last.end == start and last.track == track:
-                last.end = end
-                return
-        self.runs.append(_Run(track, start, end))
+        last = self._last
+        if last is not None and last.end == start and last.track == track:
+            last.end = end
+        else:
+            self._last = _Run(track, start, end)
+            self.runs.append(self._last)
+
+    def move(self, samples: int, to: _Runs) -> None:
+        """Move the first ``samples`` to another place."""
+        done = 0
+        for run in self.runs:
+            if samples <= 0:
+                break
+            taken = min(samples, run.end - run.start)
+            to.add(run.track, run.start, run.start + taken)
+            samples -= taken
+            run.start += taken
+            if run.start < run.end:
+                break
+            done += 1
+        del self.runs[:done]
+        if not self.runs:
+            self._last = None
 
     def real(self, concealed: Mapping[str, Sequence[Span]]) -> int:
         """Count the samples that are not concealed."""
@@ -190,7 +208,7 @@ class SinkAccount:
         if newly <= 0:
             return
         self._confirmed = delivered
-        self._move(newly, self._delivered)
+        self._written.move(newly, self._delivered)
 
     @property
     def is_delivered(self) -> bool:
@@ -202,22 +220,7 @@ class SinkAccount:
         self._closed = reason
         if self._written.runs:
             undelivered = self._dropped.setdefault(reason, _Runs())
-            self._move(sum(run.end - run.start for run in self._written.runs), undelivered)
-
-    def _move(self, samples: int, to: _Runs) -> None:
-        runs = self._written.runs
-        done = 0
-        for run in runs:
-            if samples <= 0:
-                break
-            taken = min(samples, run.end - run.start)
-            to.add(run.track, run.start, run.start + taken)
-            samples -= taken
-            run.start += taken
-            if run.start < run.end:
-                break
-            done += 1
-        del runs[:done]
+            self._written.move(sum(run.end - run.start for run in self._written.runs), undelivered)
 
     def figures(self, source: Timeline) -> dict[str, Any]:
         """Return the totals, given what the source has brought so far."""

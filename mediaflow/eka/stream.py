@@ -42,6 +42,8 @@ _RECEIPTS = (1000, 1005)
 class AudioStream:
     """An open stream; get one from ``connect``.  One task may send at a time."""
 
+    __slots__ = ("_finished", "_rate", "_sending", "_session", "_socket", "send_nowait")
+
     def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
         self._session, self._socket, self._rate = session, socket, sample_rate
         self._sending = self._finished = False

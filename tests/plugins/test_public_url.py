@@ -14,7 +14,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSListener
 
-from mediaflow import Finding, Secret, control, http, httpd
+from mediaflow import Finding, Secret, fellows, http, httpd
 from mediaflow.testing import RecordingEngine
 from mediaflow.websocket import Address
 from mediaflow_plugins._public_url import examine
@@ -199,4 +199,4 @@ async def test_a_port_that_somebody_else_has() -> None:
 
 def test_the_instance_is_of_this_process() -> None:
     """It says nothing else."""
-    assert len(control.INSTANCE) == 16
+    assert len(fellows.here().instance) == 16

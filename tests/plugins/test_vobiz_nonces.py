@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
 
+import anyio
 import pytest
 
 from mediaflow import SourceError
@@ -29,13 +30,39 @@ class Clock:
 async def test_the_next_process_knows_them(tmp_path: Path) -> None:
     """What was written, and only that."""
     with kept(tmp_path / "state") as nonces:
-        nonces.add("1")
-        nonces.add("2")
-        await nonces.write()
-        nonces.add("3")
-        assert "3" in nonces
+        assert await nonces.take(frozenset({"1", "2"}))
+        assert await nonces.take(frozenset({"3"}))
+        await nonces.give_back(frozenset({"3"}))
+        assert "3" not in nonces
     with kept(tmp_path / "state") as nonces:
         assert [each in nonces for each in ("1", "2", "3")] == [True, True, False]
+
+
+async def test_a_process_beside_it_knows_them(tmp_path: Path) -> None:
+    """Whoever takes one first has it, though the other was there already and has not heard of it."""
+    with kept(tmp_path) as one, kept(tmp_path) as other:
+        assert await one.take(frozenset({"1", "2"}))
+        assert not await other.take(frozenset({"2", "3"}))
+        assert not await other.take(frozenset({"2"}))
+        assert await other.take(frozenset({"3"}))  # of what was refused nothing stays
+        await one.give_back(frozenset({"1", "2"}))
+        with kept(tmp_path) as third:
+            assert await third.take(frozenset({"1"}))
+        assert not await other.take(frozenset({"1"}))
+
+
+async def test_copies_at_the_same_time(tmp_path: Path) -> None:
+    """Of many that come at once to two processes one is taken."""
+    taken: list[bool] = []
+
+    async def take(nonces: Nonces) -> None:
+        taken.append(await nonces.take(frozenset({"1"})))
+
+    with kept(tmp_path) as one, kept(tmp_path) as other:
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(take, (one, other)[number % 2])
+    assert sorted(taken) == [False] * 19 + [True]
 
 
 async def test_they_are_forgotten_with_age(tmp_path: Path) -> None:
@@ -45,11 +72,9 @@ async def test_they_are_forgotten_with_age(tmp_path: Path) -> None:
         pass
     with closing(connect(tmp_path / FILE, check_same_thread=False, isolation_level=None)) as db:
         nonces = Nonces(db, clock)
-        nonces.add("1")
-        await nonces.write()
+        assert await nonces.take(frozenset({"1"}))
         clock.now += KEPT_S / 2
-        nonces.add("2")
-        await nonces.write()
+        assert await nonces.take(frozenset({"2"}))
         clock.now += KEPT_S / 2 + 1
         assert ["1" in Nonces(db, clock), "2" in Nonces(db, clock)] == [False, True]
         assert db.execute("SELECT nonce FROM nonces").fetchall() == [("2",)]
@@ -65,8 +90,7 @@ async def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         nonces = Nonces(db, clock)
         for number in range(10):
             clock.now += 1
-            nonces.add(str(number))
-            await nonces.write()
+            assert await nonces.take(frozenset({str(number)}))
         assert db.execute("SELECT nonce FROM nonces ORDER BY taken").fetchall() == [("7",), ("8",), ("9",)]
 
 
@@ -74,8 +98,7 @@ async def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pyt
     """They are remembered all the same, as long as the process lives."""
     monkeypatch.chdir(tmp_path)
     with kept(None) as nonces:
-        nonces.add("1")
-        await nonces.write()
+        assert await nonces.take(frozenset({"1"}))
         assert "1" in nonces
     assert os.listdir(tmp_path) == []
 
