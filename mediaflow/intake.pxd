@@ -20,6 +20,7 @@ cdef class Intake:
 
     cpdef bint take(self, text) except -1
     cdef bint _take_any(self, text) except -1
+
     @cython.locals(size=Py_ssize_t, samples=Py_ssize_t, rest=Py_ssize_t)
     cpdef bint _audio(self, bytes data, str track, chunk, timestamp_ms) except -1
     cdef bint _move(self, str track, place) except -1

@@ -19,7 +19,9 @@ cdef class Timeline:
     cdef str _name
     cdef object _elapsed_ms
 
-    @cython.locals(state=_Track, timed=bint, numbered=bint, number=cython.longlong, stamp_ms=double, advance=cython.longlong)
+    @cython.locals(
+        state=_Track, timed=bint, numbered=bint, number=cython.longlong, stamp_ms=double, advance=cython.longlong
+    )
     cpdef place(self, str track, long long samples, chunk, timestamp_ms)
 
     @cython.locals(other=_Track, ahead_ms=double, timed=bint)
@@ -39,6 +41,7 @@ cdef class Timeline:
 
 @cython.locals(stamp_ms=double)
 cdef double _stamp(timestamp_ms) except? -99
+
 
 @cython.locals(number=Py_ssize_t)
 cdef Py_ssize_t _number(chunk) except? -99

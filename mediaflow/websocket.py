@@ -100,7 +100,7 @@ def _opening(url: str, timeout: float) -> Iterator[None]:
         with anyio.fail_after(timeout):
             yield
     except (OSError, UnicodeError) as error:  # of which TimeoutError and SSLError are; the other is of a host's name
-        raise Unreachable(f"{opening.place(url)}: {error or type(error).__name__}") from None
+        raise Unreachable(f"{opening.place(url)}: {str(error) or type(error).__name__}") from None
 
 
 class Address(NamedTuple):

@@ -85,20 +85,22 @@ async def as_client(wstest: str, folder: Path) -> None:
     spec = specification(folder, url=url)
     command = [wstest, "-m", "fuzzingserver", "-s", spec, "-u", "0"]
     async with await anyio.open_process(command, cwd=folder, stdout=subprocess.DEVNULL) as suite:
-        while True:  # the suite does not say when it listens
-            try:
-                await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
-                break
-            except OSError:
-                await anyio.sleep(0.1)
-        async with connect(f"{url}/getCaseCount") as websocket:
-            count = int(await websocket.recv())
-        for case in range(1, count + 1):
-            async with connect(f"{url}/runCase?case={case}&agent=mediaflow") as websocket:
-                await echo(websocket)
-        async with connect(f"{url}/updateReports?agent=mediaflow") as websocket:
-            await websocket.wait_closed()
-        suite.terminate()
+        try:
+            while True:  # the suite does not say when it listens
+                try:
+                    await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                    break
+                except OSError:
+                    await anyio.sleep(0.1)
+            async with connect(f"{url}/getCaseCount") as websocket:
+                count = int(await websocket.recv())
+            for case in range(1, count + 1):
+                async with connect(f"{url}/runCase?case={case}&agent=mediaflow") as websocket:
+                    await echo(websocket)
+            async with connect(f"{url}/updateReports?agent=mediaflow") as websocket:
+                await websocket.wait_closed()
+        finally:
+            suite.terminate()
 
 
 ROLES: dict[str, Role] = {

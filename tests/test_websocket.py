@@ -357,6 +357,15 @@ async def test_nobody_listens() -> None:
     assert "capability" not in str(caught.value)
 
 
+async def test_a_peer_that_says_nothing_is_given_up() -> None:
+    """After the time for opening, and the error says that it was that."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as silent:
+        port = silent.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(Unreachable, match=rf"ws://127.0.0.1:{port}: TimeoutError"):
+            async with connect(f"ws://127.0.0.1:{port}/", open_timeout=0.05):
+                pass
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1/capability", "ws:///capability", "ws://127.0.0.1/capability#x"])
 async def test_what_is_no_websocket_url(url: str) -> None:
     """A URL of another kind is ``Unreachable`` too, and stays out of the text."""

@@ -16,7 +16,6 @@ Per frame of a call, at saturation on uvloop, that takes the two system calls an
 The instance tells what *is* ready, not what has become so, so a line may leave bytes in the kernel as long as it likes.
 """
 
-cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
