@@ -30,7 +30,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer
+from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer, eka
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,11 @@ class Part(ABC):
         """Give up quickly, whatever cancels."""
 
 
-class Relay(Writer):
+class Relay(eka.Quota, Writer):
     """Writes a call to one session after the other; ``part`` makes the one of a number behind the one of an id."""
 
     def __init__(self, part: Callable[[int, str], Part], format: AudioFormat, longest_s: float | None) -> None:
+        super().__init__()
         self._part, self._longest_s = part, longest_s
         # In bytes of the session that is written to, since that is what a frame knows without computing.
         self._size = format.sample_bytes
@@ -92,10 +93,8 @@ class Relay(Writer):
         if longest_s is not None:
             longest = longest_s * format.sample_rate
             self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
-        self._limit = self._hard  # the soft one in a pause
-        self._given = 0
+        self.limit = self._hard  # the soft one in a pause
         self._writer: PartWriter
-        self._put: Callable[[bytes], bool]  # the writer's, looked up once a session
         self._parts: list[Part] = []
         self._tasks: TaskGroup
 
@@ -140,23 +139,16 @@ class Relay(Writer):
             if each is not None:
                 raise each
 
-    def write_nowait(self, item: Item) -> bool:
-        if isinstance(item, AudioFrame):
-            pcm = item.data
-            given = self._given + len(pcm)
-            if given > self._limit or not self._put(pcm):
-                return False
-            self._given = given
-            return True
-        self._listen(item)
-        return self._given < self._limit and self._writer.write_nowait(item)
+    def pass_nowait(self, event: Item) -> bool:
+        self._listen(event)
+        return self.given < self.limit and self._writer.write_nowait(event)
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            if self._given >= self._limit:
+            if self.given >= self.limit:
                 await self._hand_over()
-            while self._given + len(item.data) > self._hard:
-                head = int(self._hard) - self._given
+            while self.given + len(item.data) > self._hard:
+                head = int(self._hard) - self.given
                 if head:
                     await self._write(item.replace(item.data[:head]))
                     item = item.replace(item.data[head:], position=item.position + head // self._size)
@@ -165,18 +157,18 @@ class Relay(Writer):
         else:
             self._listen(item)
             await self._writer.write(item)
-            if self._given >= self._limit:
+            if self.given >= self.limit:
                 await self._hand_over()
 
     async def _write(self, frame: AudioFrame) -> None:
         await self._writer.write(frame)
-        self._given += len(frame.data)
+        self.given += len(frame.data)
 
     def _listen(self, item: Item) -> None:
         if isinstance(item, SpeechEnded | Cut):
-            self._limit = self._soft
+            self.limit = self._soft
         elif isinstance(item, SpeechStarted):
-            self._limit = self._hard
+            self.limit = self._hard
 
     async def _finish(self, part: Part) -> None:
         try:
@@ -186,7 +178,7 @@ class Relay(Writer):
 
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
-        self._writer, self._put, self._given = part.writer, part.writer.put, 0
+        self._writer, self.put, self.given = part.writer, part.writer.put, 0
 
     async def _hand_over(self) -> None:
         last = self._parts[-1]
@@ -199,7 +191,7 @@ class Relay(Writer):
             except SinkError as error:
                 refusal = error
         if refusal is not None:
-            self._soft = self._hard = self._limit = float("inf")
+            self._soft = self._hard = self.limit = float("inf")
             last.outcome = {**last.outcome, "longer_than_s": self._longest_s}
             logger.warning(
                 "EkaScribe session %s gets longer than the %g s that its model takes, for another could not be had "
@@ -209,7 +201,7 @@ class Relay(Writer):
                 refusal.code,
             )
             return
-        last.given = self._given // self._size
+        last.given = self.given // self._size
         self._go_on_with(part)
         self._tasks.start_soon(self._finish, last)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)

@@ -12,6 +12,7 @@
     client.py     requests: sessions, chunks, results, templates, webhook subscriptions
     stream.py     the audio of a session over a WebSocket
     packer.py     frames joined to messages
+    quota.py      frames counted, up to what a session takes
     auth.py       the token that all clients of an account share
     model.py      what is sent and what comes back, and what goes wrong
     webhook.py    the other direction: the service tells us that a session is done
@@ -39,6 +40,7 @@ from .model import (
     Template,
 )
 from .packer import Packer
+from .quota import Quota
 
 __all__ = [
     "BASE_URL",
@@ -52,6 +54,7 @@ __all__ = [
     "Ended",
     "Model",
     "Packer",
+    "Quota",
     "Session",
     "SessionRequest",
     "SessionState",

@@ -1,0 +1,4 @@
+cdef class Quota:
+    cdef public object put
+    cdef public double limit
+    cdef public long long given
