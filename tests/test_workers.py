@@ -157,7 +157,7 @@ async def test_calls_spread_and_arrive(tmp_path: Path) -> None:
             health = urlsplit(team.url)._replace(scheme="http", path="/healthz").geturl()
             assert {await _calls(health) for _ in range(8)} == {40}
             go_on.set()
-        assert set(team.calls.values()) == {1, 2}
+        assert all(list(team.calls.values()).count(place) >= 10 for place in (1, 2))
         assert team.stop() == 0, team.running.output
     assert [stored(tmp_path, call.name) for call in calls] == [audio(seed, 20) for seed in range(40)]
     accounts = ledger.read(tmp_path / "state")
@@ -475,9 +475,10 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
 
 
 def test_one_worker(tmp_path: Path) -> None:
-    """One is repaired as several are."""
+    """One is repaired as several are; and Ctrl-C in a terminal, which goes to a group, reaches the supervisor alone."""
     write(tmp_path)
     with crew(tmp_path, 1) as team:
+        assert os.getpgid(team.pids[1]) == os.getsid(team.pids[1]) == team.pids[1]
         os.kill(team.pids[1], signal.SIGKILL)
         team.read("worker 1 was ended by SIGKILL")
         team.read("worker 1 is process")
