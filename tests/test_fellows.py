@@ -267,6 +267,8 @@ async def test_connections_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) ->
             for number, worker in enumerate(workers, 1):
                 tasks.start_soon(serve, worker)
                 await until(lambda number=number: len(ports) == number)  # type: ignore[misc]
+                key = f"takers at {ports[0]}"
+                await until(lambda key=key, number=number: workers[0].others(key) == number - 1)  # type: ignore[misc]
                 for _ in range(5):
                     await tasks.start(call)
                 await until(lambda number=number: sum(taken.values()) == 5 * number)  # type: ignore[misc]
