@@ -249,6 +249,10 @@ class _Server:
         link = await self._greet(socket, said)
         if link is None:
             return
+        if self.here.alone:
+            del said
+            await self._lend(link)
+            return
         while not await self._place(link, said):
             pass
 
@@ -256,6 +260,7 @@ class _Server:
         """See the socket through with its call, wherever that is; False if it was just about to go."""
         async with self.here.claimed(link.start.call_id) as line:
             if line is None:
+                said.clear()
                 await self._lend(link)
                 return True
             try:
