@@ -22,7 +22,7 @@ from anyio.abc import TaskStatus
 from cli_kit import run
 from kill_storm import storm
 from pipeline_kit import make_audio
-from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, stored, write
+from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, secure, stored, write
 
 from mediaflow.delivery import ledger
 
@@ -231,11 +231,13 @@ async def test_a_storm(tmp_path: Path) -> None:
     await storm(tmp_path, kills=2, workers=2, carriers=6)
 
 
-async def test_a_call_that_comes_back_to_another_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_call_that_comes_back_to_another_worker(tmp_path: Path, scheme: str) -> None:
     """It goes on where it was: its audio is one file, whole, whichever worker takes the socket."""
-    write(tmp_path)
+    options, trust = secure(tmp_path)
+    write(tmp_path, options if scheme == "wss" else "", scheme=scheme)
     with crew(tmp_path) as team:
-        call = Call(team.url, 7)
+        call = Call(team.url, 7, tls=trust if scheme == "wss" else None)
         with team.only(1):
             async with call.connected() as ws:
                 await call.speak(ws, 30)
