@@ -195,7 +195,9 @@ class Channel:
                 return
             if not data:
                 return
-            self._came += [socket.socket(fileno=number) for number in numbers]
+            for number in numbers:
+                self._came.append(socket.socket(fileno=number))
+                self._came[-1].setblocking(False)
             self._rest += data
             while len(self._rest) >= _HEAD.size:
                 length, sockets = _HEAD.unpack_from(self._rest)

@@ -45,7 +45,10 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     """``listen``, by this process itself."""
     async with await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=BACKLOG) as bound:
         raw = [each.extra(SocketAttribute.raw_socket) for each in bound.listeners]
-        return [socket.socket(fileno=os.dup(each.fileno())) for each in raw]
+        sockets = [socket.socket(fileno=os.dup(each.fileno())) for each in raw]
+    for each in sockets:
+        each.setblocking(False)  # which all copies of it share: one that `dup` takes for blocking makes all so
+    return sockets
 
 
 async def serve(

@@ -30,6 +30,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -149,9 +150,7 @@ async def serve(
     handler is cancelled, and this returns when all of them are done: what they shield is finished.
     """
 
-    async def run(socket: WebSocket) -> None:
-        await _handle(handler, socket)
-
+    run = partial(_handle, handler)  # not a function around it, which would stay for as long as the connection
     await driver.serve(run, address.host, address.port, admit, listening, tls, max_message)
 
 

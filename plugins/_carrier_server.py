@@ -249,6 +249,10 @@ class _Server:
         link = await self._greet(socket, said)
         if link is None:
             return
+        if self.here.alone:
+            del said
+            await self._lend(link)
+            return
         while not await self._place(link, said):
             pass
 

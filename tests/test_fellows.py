@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from mediaflow import _channel as wire, fellows, listening, websocket
 from mediaflow._channel import Channel
@@ -120,6 +120,7 @@ async def test_who_is_late_gets_a_line_to_the_owner() -> None:
                 await until(lambda: bool(lines))
                 line.sendall(b"hello")
                 with lines[0] as end:
+                    await anyio.wait_readable(end)
                     assert end.recv(10) == b"hello"
             one.take = socket.socket.close
             async with two.claimed("c") as line:
@@ -174,6 +175,9 @@ async def test_addresses_are_bound_once() -> None:
         found = [await each.sockets("127.0.0.1", 0) for each in (one, one, two, two)]
         ports = [each[0].getsockname()[1] for each in found]
         assert ports[0] == ports[2] != ports[1] == ports[3]
+        for (each,) in found:  # who comes late to a connection is not to wait for the next one
+            with pytest.raises(BlockingIOError):
+                each.accept()
         for sockets in found[:2]:
             sockets[0].close()
         with socket.create_connection(("127.0.0.1", ports[0]), 5):  # the other one has it still
@@ -238,35 +242,42 @@ async def _serve(worker: Fellows, handler: Handler, ports: list[int]) -> None:
     await websocket.serve(handler, address, admit=lambda path: None, listening=ports.append)
 
 
-async def test_connections_are_taken_in_turn() -> None:
-    """Of thirty that stay each of three workers has ten, though one process could have all."""
+async def test_connections_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes later takes all that come, until it has as many; then each takes its part of a burst."""
+    monkeypatch.setattr(listening, "HEAD_START_S", 3600.0)
     async with team() as all:
-        workers = [all.hire() for _ in range(3)]
+        workers = [all.hire(), all.hire()]
         ports: list[int] = []
         taken = dict.fromkeys(workers, 0)
 
         async def serve(worker: Fellows) -> None:
             async def handler(socket: WebSocket) -> None:
                 taken[worker] += 1
-                await socket.send("taken")
                 await socket.wait_closed()
 
             await _serve(worker, handler, ports)
 
-        async def call() -> None:
+        async def call(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
             async with websocket.connect(f"ws://127.0.0.1:{ports[0]}/") as socket:
+                await socket.ping()
+                task_status.started()
                 await socket.wait_closed()
 
         async with anyio.create_task_group() as tasks:
-            for worker in workers:
+            for number, worker in enumerate(workers, 1):
                 tasks.start_soon(serve, worker)
-            await until(lambda: len(ports) == 3)
-            assert len(set(ports)) == 1
-            for _ in range(30):
+                await until(lambda number=number: len(ports) == number)  # type: ignore[misc]
+                key = f"takers at {ports[0]}"
+                await until(lambda key=key, number=number: workers[0].others(key) == number - 1)  # type: ignore[misc]
+                for _ in range(5):
+                    await tasks.start(call)
+                await until(lambda number=number: sum(taken.values()) == 5 * number)  # type: ignore[misc]
+            assert ports[0] == ports[1] and list(taken.values()) == [5, 5]
+            for _ in range(20):
                 tasks.start_soon(call)
             await until(lambda: sum(taken.values()) == 30)
+            assert list(taken.values()) == [15, 15]
             tasks.cancel_scope.cancel()
-        assert list(taken.values()) == [10, 10, 10]
 
 
 async def test_a_worker_that_hangs_holds_nobody_up() -> None:

@@ -22,7 +22,7 @@ from anyio.abc import TaskStatus
 from cli_kit import run
 from kill_storm import storm
 from pipeline_kit import make_audio
-from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, stored, write
+from workers_kit import FRAME_BYTES, Call, Crew, audio, crew, secure, stored, write
 
 from mediaflow.delivery import ledger
 
@@ -157,7 +157,7 @@ async def test_calls_spread_and_arrive(tmp_path: Path) -> None:
             health = urlsplit(team.url)._replace(scheme="http", path="/healthz").geturl()
             await _all_say(health, 40)
             go_on.set()
-        assert set(team.calls.values()) == {1, 2}
+        assert all(list(team.calls.values()).count(place) >= 10 for place in (1, 2))
         assert team.stop() == 0, team.running.output
     assert [stored(tmp_path, call.name) for call in calls] == [audio(seed, 20) for seed in range(40)]
     accounts = ledger.read(tmp_path / "state")
@@ -244,11 +244,13 @@ async def test_a_storm(tmp_path: Path) -> None:
     await storm(tmp_path, kills=2, workers=2, carriers=6)
 
 
-async def test_a_call_that_comes_back_to_another_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_call_that_comes_back_to_another_worker(tmp_path: Path, scheme: str) -> None:
     """It goes on where it was: its audio is one file, whole, whichever worker takes the socket."""
-    write(tmp_path)
+    options, trust = secure(tmp_path)
+    write(tmp_path, options if scheme == "wss" else "", scheme=scheme)
     with crew(tmp_path) as team:
-        call = Call(team.url, 7)
+        call = Call(team.url, 7, tls=trust if scheme == "wss" else None)
         with team.only(1):
             async with call.connected() as ws:
                 await call.speak(ws, 30)
@@ -486,9 +488,10 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
 
 
 def test_one_worker(tmp_path: Path) -> None:
-    """One is repaired as several are."""
+    """One is repaired as several are; and Ctrl-C in a terminal, which goes to a group, reaches the supervisor alone."""
     write(tmp_path)
     with crew(tmp_path, 1) as team:
+        assert os.getpgid(team.pids[1]) == os.getsid(team.pids[1]) == team.pids[1]
         os.kill(team.pids[1], signal.SIGKILL)
         team.read("worker 1 was ended by SIGKILL")
         team.read("worker 1 is process")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import trustme
 from cli_kit import Running, running
 
 from mediaflow import AudioFormat, envelope, websocket
@@ -26,7 +28,7 @@ FRAME_BYTES = 320
 PIPELINE = """
 source:
   use: vobiz
-  listen: ws://127.0.0.1:0/vobiz
+  listen: {scheme}://127.0.0.1:0/vobiz
   byte_order: little
   reconnect_s: 30
 {source}
@@ -38,9 +40,18 @@ state: state
 DISK = "{use: disk, path: 'out/{call_id}.wav'}"
 
 
-def write(folder: Path, source: str = "", sink: str = DISK, more: str = "") -> None:
+def write(folder: Path, source: str = "", sink: str = DISK, more: str = "", scheme: str = "ws") -> None:
     """Write the pipeline, with more options of its source, another sink, and more options of its own."""
-    (folder / "p.yaml").write_text(PIPELINE.format(source=source, sink=sink, more=more))
+    (folder / "p.yaml").write_text(PIPELINE.format(source=source, sink=sink, more=more, scheme=scheme))
+
+
+def secure(folder: Path) -> tuple[str, ssl.SSLContext]:
+    """Make a certificate; return the source's options for it, and the context that trusts it."""
+    authority, trust = trustme.CA(), ssl.create_default_context()
+    own = authority.issue_cert("127.0.0.1")
+    own.private_key_and_cert_chain_pem.write_to_path(str(folder / "own.pem"))
+    authority.configure_trust(trust)
+    return "  certificate: own.pem\n  key: own.pem\n", trust
 
 
 def audio(seed: int, frames: int) -> bytes:
@@ -57,8 +68,8 @@ def stored(folder: Path, call: str) -> bytes:
 class Call:
     """A call as a carrier makes it, on one socket after the other."""
 
-    def __init__(self, url: str, seed: int, name: str = "") -> None:
-        self.url, self.seed = url, seed
+    def __init__(self, url: str, seed: int, name: str = "", tls: ssl.SSLContext | None = None) -> None:
+        self.url, self.seed, self.tls = url, seed, tls
         self.name = name or f"call-{seed}"
         self.sent = b""
         self._streams = 0
@@ -66,7 +77,7 @@ class Call:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[WebSocket]:
         """Connect and say start."""
-        async with websocket.connect(self.url) as ws:
+        async with websocket.connect(self.url, tls=self.tls) as ws:
             self._streams += 1
             await ws.send(envelope.build_start(self.name, self.stream, "account", L16, ("inbound",)))
             yield ws

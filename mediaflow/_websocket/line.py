@@ -448,19 +448,17 @@ async def serve(
     max_message: int,
 ) -> None:
     """Take connections until cancelled, and give each to ``run`` in a task of its own."""
-    hub = current()
 
     async def connected(sock: socket.socket) -> None:
-        socket = await _accept(sock, hub, tls, admit, max_message)
-        if socket is not None:
-            await run(socket)
+        opened = await _accept(sock, tls, admit, max_message)
+        if opened is not None:
+            await run(opened)
 
     await accept(connected, host, port, listening)
 
 
-async def _accept(
-    sock: socket.socket, hub: Hub, tls: ssl.SSLContext | None, admit: Admit, max_message: int
-) -> WebSocket | None:
+async def _accept(sock: socket.socket, tls: ssl.SSLContext | None, admit: Admit, max_message: int) -> WebSocket | None:
+    hub = current()
     line = Line(sock.fileno(), hub, sock, None if tls is None else Tls(tls, None))
     accepted = _Accepted(line, admit, max_message)
     line.open(accepted)
