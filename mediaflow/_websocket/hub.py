@@ -19,6 +19,7 @@ import logging
 import math
 import sys
 import threading
+from contextvars import copy_context
 from typing import Any, cast
 
 from .._wire.poller import Poller, Watched
@@ -169,7 +170,8 @@ class _TrioHub(Hub):
 
         if not self._running:
             self._running = True
-            trio.lowlevel.spawn_system_task(self._run)
+            # In the context of whoever opens the first: else what is called would be in that of no task at all.
+            trio.lowlevel.spawn_system_task(self._run, context=copy_context())
 
     def _detach(self) -> None:
         if self._waiting is not None:
