@@ -195,9 +195,7 @@ class Channel:
                 return
             if not data:
                 return
-            for number in numbers:
-                self._came.append(socket.socket(fileno=number))
-                self._came[-1].setblocking(False)
+            self._came += [socket.socket(fileno=number) for number in numbers]
             self._rest += data
             while len(self._rest) >= _HEAD.size:
                 length, sockets = _HEAD.unpack_from(self._rest)
