@@ -13,13 +13,16 @@ against the general reader for any text: they agree, or `read` says None.
 
 Base64 is decoded by four tables, one per place in a group of four characters: each gives the bits of its character
 where they belong in the three bytes, and a mark outside of them for what is no character of the alphabet (RFC 4648,
-section 4).
+section 4). Where one instruction looks 64 bytes up (AVX-512 VBMI), 64 characters go at once (``media_kernel.c``).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
+
+cdef extern from "media_kernel.h" nogil:
+    size_t mediaflow_base64(const char *text, size_t blocks, char *out)
 
 cdef enum:
     MOST_DIGITS = 18            # of a number that fits 64 bits whatever its digits
@@ -234,7 +237,7 @@ cdef bytes _decode(const Word *word):
     cdef uint8_t last[4]
     cdef bytes data
     cdef char *out
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, done
     if word.size % 4:
         return None
     if groups == 0:
@@ -245,7 +248,9 @@ cdef bytes _decode(const Word *word):
         padding += 1
     data = PyBytes_FromStringAndSize(NULL, 3 * groups - padding)
     out = PyBytes_AS_STRING(data)
-    for i in range(groups - 1):
+    done = 16 * mediaflow_base64(word.start, (groups - 1) // 16, out)
+    out += 3 * done
+    for i in range(done, groups - 1):
         bits = _group(text + 4 * i)
         wrong |= bits
         memcpy(out, &bits, 4 if i < groups - 2 else 3)      # the fourth byte is the next group's
