@@ -4,7 +4,7 @@
 cdef class Watched:
     cdef readonly int fd
     cdef readonly bint readable, writable
-    cdef bint _known
+    cdef bint _known, _ended
 
     cpdef happened(self, bint readable, bint writable)
     cpdef broke(self, error)
@@ -20,6 +20,7 @@ cdef class Poller:
     cdef bint _turning
 
     cpdef watch(self, Watched watched, bint readable, bint writable)
+    cdef int _tell(self, Watched watched, int what) except -1
     cpdef leave(self, Watched watched)
     cpdef int turn(self) except -1
     cpdef Py_ssize_t receive(self, Watched watched)

@@ -65,11 +65,48 @@ def test_a_turn_tells_all_that_are_ready_and_no_other(pairs: Pairs) -> None:
     assert outer.poll(0) == [(poller.fd, select.EPOLLIN)]
     assert poller.turn() == 7
     assert [each.events for each in sockets] == [[(True, False)] if index % 3 == 0 else [] for index in range(20)]
-    assert poller.turn() == 7  # it is still there
-    for each in sockets:
+    assert poller.turn() == 0 and outer.poll(0) == []  # it is told once
+    for each, (_, theirs) in zip(sockets, pairs, strict=True):
         poller.receive(each)
-    assert poller.turn() == 0 and outer.poll(0) == []
+        theirs.send(b"y")
+    assert outer.poll(0) == [(poller.fd, select.EPOLLIN)]
+    assert poller.turn() == 20
     outer.close()
+
+
+def test_what_is_there_already_is_told_to_who_watches_anew(pairs: Pairs) -> None:
+    """Also what a read has left behind, which is seen by its filling the buffer."""
+    poller = Poller()
+    ours, theirs = pairs[0]
+    each = Socket(ours.fileno())
+    theirs.send(bytes(70_000))
+    poller.watch(each, True, False)
+    assert poller.turn() == 1 and poller.turn() == 0
+    poller.watch(each, False, False)
+    poller.watch(each, True, False)
+    assert poller.turn() == 1
+    assert poller.receive(each) == len(poller.buffer)
+    assert poller.turn() == 1
+    assert poller.receive(each) == 70_000 - len(poller.buffer)
+    assert poller.turn() == 0
+    poller.leave(each)
+    theirs.send(b"x")
+    poller.watch(each, True, False)
+    assert poller.turn() == 1
+
+
+def test_an_end_behind_data_is_told_as_well(pairs: Pairs) -> None:
+    """Both may have come before the turn, and are one event then."""
+    poller = Poller()
+    ours, theirs = pairs[0]
+    each = Socket(ours.fileno())
+    poller.watch(each, True, False)
+    theirs.send(b"last")
+    theirs.shutdown(socket.SHUT_WR)
+    assert poller.turn() == 1 and poller.receive(each) == 4
+    assert poller.turn() == 1 and poller.receive(each) == 0
+    assert each.events == [(True, False)] * 2
+    assert poller.turn() == 0
 
 
 def test_what_is_received_and_sent(pairs: Pairs) -> None:
@@ -126,6 +163,9 @@ def test_watching_for_room(pairs: Pairs) -> None:
         pass
     assert poller.turn() == 0
     theirs.recv(1 << 20)
+    assert poller.turn() == 1 and poller.turn() == 0
+    poller.watch(each, True, False)
+    poller.watch(each, True, True)
     assert poller.turn() == 1
     poller.watch(each, True, False)
     assert poller.turn() == 0
