@@ -16,9 +16,10 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from . import envelope
+from . import envelope, timeline
+from ._wire.media import Plain
 from .component import Engine, Session
-from .envelope import Cleared, Dtmf, Media, MediaError, Played, Start, read_media
+from .envelope import Cleared, Dtmf, Media, MediaError, Played, Start
 from .errors import WireError
 from .ordered_session import Order, OrderedSession
 from .reorder import Reorder
@@ -68,7 +69,7 @@ class Intake:
         self._barren = 0
         self._text: str | bytes = ""  # the message that is being taken
         self._unseen = logger.isEnabledFor(logging.DEBUG)
-        self._plain = self._audio if self._reorder is None else self._early_or_late
+        self._plain = Plain()
 
     def take(self, text: str | bytes) -> bool:
         """Take one message; return False if the sinks have no room, or if it was the carrier's ``stop``."""
@@ -80,8 +81,13 @@ class Intake:
         if self._unseen:
             self._unseen = False
             logger.debug("call %s: messages look like %s", self._call, envelope.outline(text))
-        room = read_media(text, self._plain)
-        return self._take_any(text) if room is None else room
+        plain = self._plain
+        if not plain.read(text):
+            return self._take_any(text)
+        if self._reorder is not None:
+            chunk = plain.chunk if plain.numbered else None
+            return self.arrive(Media(plain.payload, plain.track, chunk, plain.timestamp_ms if plain.timed else None))
+        return self._audio(plain.payload, plain.track, plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
 
     def arrive(self, item: Media | MediaError) -> bool:
         """Take a frame, or the place of one that cannot be read, as it comes from the socket."""
@@ -116,13 +122,15 @@ class Intake:
         self.take_late()
         self._ordered.release()
 
-    def _early_or_late(self, payload: bytes, track: str | None, chunk: int | None, timestamp_ms: int | None) -> bool:
-        return self.arrive(Media(payload, track, chunk, timestamp_ms))
-
     def _place(self, item: Media | MediaError) -> bool:
+        media = item if isinstance(item, Media) else item.media
+        chunk, stamp = media.chunk, media.timestamp_ms
+        number = timeline.number(chunk or 0)
+        timed = stamp is not None and timeline.is_time(stamp)
+        stamp_ms = stamp if timed and stamp is not None else 0
         if isinstance(item, Media):
-            return self._audio(item.payload, item.track, item.chunk, item.timestamp_ms)
-        return self._conceal(item.media.track, item.media.chunk, item.media.timestamp_ms, item.code)
+            return self._audio(item.payload, item.track, chunk is not None, number, timed, stamp_ms)
+        return self._conceal(media.track, chunk is not None, number, timed, stamp_ms, item.code)
 
     def _take_any(self, text: str | bytes) -> bool:
         try:
@@ -157,7 +165,9 @@ class Intake:
         """A name from the wire does not become a name in the ledger."""
         return track if track in envelope.TRACKS else self._default_track
 
-    def _audio(self, data: bytes, track: str | None, chunk: int | None, timestamp_ms: int | None) -> bool:
+    def _audio(
+        self, data: bytes, track: str | None, numbered: bool, number: int, timed: bool, timestamp_ms: int
+    ) -> bool:
         if track is None:
             track = self._default_track
         size = len(data)
@@ -171,13 +181,13 @@ class Intake:
             # Somewhere in it a byte is missing or too many: behind that place it would be noise.
             self._engine.count("odd-bytes")
             self._empty()
-            return self._conceal(track, chunk, timestamp_ms, "odd-bytes")
+            return self._conceal(track, numbered, number, timed, timestamp_ms, "odd-bytes")
         if not samples:
             self._engine.count("empty-media")
             self._empty()
             return True
         self._barren = 0
-        place = self._timeline.place(track, samples, chunk, timestamp_ms)
+        place = self._timeline.put(track, samples, numbered, number, timed, timestamp_ms)
         if place is IN_ORDER:
             room = self._ordered.push(data, track)
         elif place.repeated:
@@ -188,7 +198,7 @@ class Intake:
             room = self._move(track, place)
             room = self._ordered.push(data, track) and room
         if self._truth is not None:
-            self._listen(self._truth, track, data, timestamp_ms)
+            self._listen(self._truth, track, data, timestamp_ms if timed else None)
         return room
 
     def _listen(self, truth: WireTruth, track: str, data: bytes, timestamp_ms: int | None) -> None:
@@ -200,14 +210,16 @@ class Intake:
         if truth.settled:
             self._truth = None
 
-    def _conceal(self, track: str | None, chunk: int | None, timestamp_ms: int | None, reason: str) -> bool:
+    def _conceal(
+        self, track: str | None, numbered: bool, number: int, timed: bool, timestamp_ms: int, reason: str
+    ) -> bool:
         """Put silence where a frame that cannot be read would have stood."""
         if track is None:
             track = self._default_track
         if track not in self._tracks:
             return True
         samples = self._timeline.usual_frame(track)
-        place = self._timeline.place(track, samples, chunk, timestamp_ms)
+        place = self._timeline.put(track, samples, numbered, number, timed, timestamp_ms)
         if place.repeated:
             return True
         room = self._move(track, place)

@@ -1,7 +1,7 @@
 cimport cython
 
-cdef double GAP_FRAMES, ROUNDING_MS, PAUSE_MS, REPLAY_MS, LONGEST_GAP_MS, _FOLLOW, _WHOLE_FRAMES, _LARGEST_MS, _NO_TIME
-cdef long long FRAME_MS, _LONGEST_REPLAY, _CERTAIN, _LARGEST, _BACK, _UNKNOWN
+cdef double GAP_FRAMES, ROUNDING_MS, PAUSE_MS, REPLAY_MS, LONGEST_GAP_MS, _FOLLOW, _WHOLE_FRAMES, _NO_TIME
+cdef long long FRAME_MS, _LONGEST_REPLAY, _CERTAIN, _LARGEST, _LARGEST_MS, _BACK, _UNKNOWN
 
 
 cdef class _Track:
@@ -19,10 +19,11 @@ cdef class Timeline:
     cdef str _name
     cdef object _elapsed_ms
 
-    @cython.locals(
-        state=_Track, timed=bint, numbered=bint, number=cython.longlong, stamp_ms=double, advance=cython.longlong
-    )
+    @cython.locals(timed=bint)
     cpdef place(self, str track, long long samples, chunk, timestamp_ms)
+
+    @cython.locals(state=_Track, stamp_ms=double, advance=cython.longlong)
+    cpdef put(self, str track, long long samples, bint numbered, long long number, bint timed, long long timestamp_ms)
 
     @cython.locals(other=_Track, ahead_ms=double, timed=bint)
     cdef _begin(self, long long samples, double stamp_ms)
@@ -39,9 +40,5 @@ cdef class Timeline:
     cdef _by_time(self, _Track state, long long lost, long long samples, double stamp_ms)
 
 
-@cython.locals(stamp_ms=double)
-cdef double _stamp(timestamp_ms) except? -99
-
-
 @cython.locals(number=Py_ssize_t)
-cdef Py_ssize_t _number(chunk) except? -99
+cpdef Py_ssize_t number(chunk) except? -99

@@ -61,7 +61,7 @@ _FOLLOW = 1 / 64
 _WHOLE_FRAMES = 0.25  # a gap this near to whole frames is whole frames: what gets lost is frames
 _LONGEST_REPLAY = 100  # two seconds of nothing but repeats are no repeats: the stamps stand still
 _CERTAIN = 8  # how far evidence for one numbering must be outweighed before the other is believed
-_LARGEST_MS = 2.0**53  # what a float holds exactly; no clock is there
+_LARGEST_MS = 2**53  # what a float holds exactly; no clock is there
 _LARGEST = 1 << 61  # whose differences fit 64 bits
 _NO_TIME = -inf  # in the place of a time that is not known
 _BACK = -1  # in the place of a number of lost frames
@@ -146,9 +146,12 @@ class Timeline:
 
     def place(self, track: str, samples: int, chunk: int | None, timestamp_ms: int | None) -> Place:
         """Take the next frame to arrive, of ``samples`` on ``track``, and say where it stands."""
-        stamp_ms = _stamp(timestamp_ms)
-        numbered = chunk is not None
-        number = _UNKNOWN if chunk is None else _number(chunk)
+        stamp = timestamp_ms if timestamp_ms is not None and is_time(timestamp_ms) else None
+        return self.put(track, samples, chunk is not None, number(chunk or 0), stamp is not None, stamp or 0)
+
+    def put(self, track: str, samples: int, numbered: bool, number: int, timed: bool, timestamp_ms: int) -> Place:
+        """``place`` with numbers of 64 bits, which mean something where it is ``numbered`` and ``timed``."""
+        stamp_ms = timestamp_ms * 1.0 if timed and -_LARGEST_MS < timestamp_ms < _LARGEST_MS else _NO_TIME
         state = self._last
         if state is None or track != self._name:
             state = self._last = self._tracks.get(track)
@@ -266,19 +269,13 @@ class Timeline:
         return Place(missing, "reconnect" if state.fresh else "gap")
 
 
-def _stamp(timestamp_ms: int | None) -> float:
-    """Return a time that may be computed with: ``_NO_TIME`` for one that is unknown, or is no time."""
-    if timestamp_ms is None:
-        return _NO_TIME
-    try:
-        stamp_ms = float(timestamp_ms)
-    except OverflowError:
-        return _NO_TIME
-    return stamp_ms if -_LARGEST_MS < stamp_ms < _LARGEST_MS else _NO_TIME
+def is_time(timestamp_ms: int) -> bool:
+    """Say whether a time may be computed with; no clock shows one beyond that."""
+    return -_LARGEST_MS < timestamp_ms < _LARGEST_MS
 
 
-def _number(chunk: int) -> int:
-    """Return a number that follows as ``chunk`` does: a carrier may number as it likes, beyond 64 bits too."""
+def number(chunk: int) -> int:
+    """Return a number of 64 bits that follows as ``chunk`` does: a carrier may number as it likes."""
     try:
         number = chunk
     except OverflowError:  # where this is compiled

@@ -18,9 +18,10 @@ import anyio
 import uvloop  # noqa: F401 (what the backend is asked for below)
 
 from mediaflow import AudioFrame, envelope, tls, websocket
+from mediaflow._wire.media import Plain
 from mediaflow.compiled import Fused, fuse
 from mediaflow.eka import Packer
-from mediaflow.envelope import Start, Stop, read_media
+from mediaflow.envelope import Start, Stop
 from mediaflow.timeline import Timeline
 from mediaflow.websocket import Address, WebSocket
 from mediaflow.wire_truth import WireTruth
@@ -41,6 +42,7 @@ class Call:
     """What comes on one socket leaves by the other."""
 
     def __init__(self, start: Start, eka: WebSocket) -> None:
+        self._plain = Plain()
         self._timeline, self._truth = Timeline(start.format.sample_rate), WireTruth(start.format, (TRACK,))
         steps, format = [], start.format
         for transform in (MulawDecode(), Resample(rate=16_000), EnergyVad()):
@@ -54,15 +56,17 @@ class Call:
 
     def take(self, text: bytes) -> bool:
         """Take a message of the carrier; False while EkaScribe has no room."""
-        room = read_media(text, self._audio)
-        if room is None and isinstance(envelope.parse(text), Stop):
+        plain = self._plain
+        if plain.read(text):
+            return self._audio(plain.payload, plain)
+        if isinstance(envelope.parse(text), Stop):
             raise Stopped
-        return room is not False
+        return True
 
-    def _audio(self, data: bytes, track: str | None, chunk: int | None, timestamp_ms: int | None) -> bool:
-        self._timeline.place(TRACK, len(data), chunk, timestamp_ms)
+    def _audio(self, data: bytes, plain: Plain) -> bool:
+        self._timeline.put(TRACK, len(data), plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
         if not self._truth.settled:
-            self._truth.hear(TRACK, data, timestamp_ms)
+            self._truth.hear(TRACK, data, plain.timestamp_ms)
         room = True
         for item in self._chain.take(data, TRACK, self._position):
             if isinstance(item, AudioFrame) and not (room and self._packer.put(item.data)):

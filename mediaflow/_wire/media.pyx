@@ -260,40 +260,61 @@ cdef bytes _decode(const Word *word):
     return None if (wrong | bits) & NOT_BASE64 else data
 
 
+cdef class Plain:
+    """The plain media message that was read last.
+
+    ``payload`` are its bytes and ``track`` its track, None where that is absent; ``chunk`` holds where ``numbered``,
+    and ``timestamp_ms`` where ``timed``.
+    """
+
+    cpdef bint read(self, message) except -1:
+        """Read a message, ``str`` or ``bytes`` of UTF-8; False, and nothing holds, if it is no plain media message."""
+        cdef Text text
+        cdef Found found
+        cdef Py_ssize_t size
+        if PyBytes_CheckExact(message):
+            text.at = PyBytes_AS_STRING(message)
+            size = PyBytes_GET_SIZE(message)
+        elif PyUnicode_CheckExact(message):
+            try:
+                text.at = PyUnicode_AsUTF8AndSize(message, &size)
+            except UnicodeEncodeError:  # half a character
+                return False
+        else:
+            return False
+        text.end = text.at + size
+        found.has_payload = found.has_track = found.has_chunk = found.has_timestamp = False
+        if not _take_message(&text, &found):
+            return False
+        self.payload = _decode(&found.payload)
+        if self.payload is None:
+            return False
+        if not found.has_track or not found.track.size:
+            self.track = None
+        elif _is(&found.track, "inbound", 7):
+            self.track = "inbound"
+        elif _is(&found.track, "outbound", 8):
+            self.track = "outbound"
+        else:
+            self.track = PyUnicode_DecodeASCII(found.track.start, found.track.size, NULL)
+        self.numbered = found.has_chunk
+        self.chunk = found.chunk if found.has_chunk else 0
+        self.timed = found.has_timestamp
+        self.timestamp_ms = found.timestamp if found.has_timestamp else 0
+        return True
+
+
 def read(message, make):
     """Return ``make(payload, track, chunk, timestamp)`` for a plain media message, and None for any other text.
 
     ``message`` is ``str``, or ``bytes`` of UTF-8. The track is None where it is absent, and so are the numbers.
     """
-    cdef Text text
-    cdef Found found
-    cdef Py_ssize_t size
-    cdef bytes payload
-    cdef object track = None
-    if PyBytes_CheckExact(message):
-        text.at = PyBytes_AS_STRING(message)
-        size = PyBytes_GET_SIZE(message)
-    elif PyUnicode_CheckExact(message):
-        try:
-            text.at = PyUnicode_AsUTF8AndSize(message, &size)
-        except UnicodeEncodeError:  # half a character
-            return None
-    else:
+    cdef Plain plain = Plain()
+    if not plain.read(message):
         return None
-    text.end = text.at + size
-    found.has_payload = found.has_track = found.has_chunk = found.has_timestamp = False
-    if not _take_message(&text, &found):
-        return None
-    payload = _decode(&found.payload)
-    if payload is None:
-        return None
-    if found.has_track and found.track.size:
-        if _is(&found.track, "inbound", 7):
-            track = "inbound"
-        elif _is(&found.track, "outbound", 8):
-            track = "outbound"
-        else:
-            track = PyUnicode_DecodeASCII(found.track.start, found.track.size, NULL)
     return make(
-        payload, track, found.chunk if found.has_chunk else None, found.timestamp if found.has_timestamp else None
+        plain.payload,
+        plain.track,
+        plain.chunk if plain.numbered else None,
+        plain.timestamp_ms if plain.timed else None,
     )

@@ -105,7 +105,9 @@ cdef class Poller:
 
     cdef int _tell(self, Watched watched, int what) except -1:
         cdef epoll_event event
-        event.events = EPOLLET | (EPOLLIN | EPOLLRDHUP if watched.readable else 0) | (EPOLLOUT if watched.writable else 0)
+        event.events = EPOLLET
+        event.events |= EPOLLIN | EPOLLRDHUP if watched.readable else 0
+        event.events |= EPOLLOUT if watched.writable else 0
         event.data.ptr = <void *>watched
         if epoll_ctl(self.fd, what, watched.fd, &event) < 0:
             watched.readable = watched.writable = False
