@@ -9,7 +9,7 @@ from mediaflow.timeline cimport Timeline
 cdef class Intake:
     cdef readonly double heard
     cdef readonly bint said_stop
-    cdef bint _unseen
+    cdef bint _unseen, _straight
     cdef public double due
     cdef public object moved, answered
     cdef str _call, _default_track, _numbering
@@ -28,4 +28,5 @@ cdef class Intake:
     cdef bint _audio(
         self, bytes data, str track, bint numbered, long long number, bint timed, long long timestamp_ms
     ) except -1
+    cdef bint _order(self, bytes data, str track) except -1
     cdef bint _move(self, str track, place) except -1

@@ -60,6 +60,7 @@ class Intake:
         self._default_track = "inbound" if "inbound" in self._tracks else self._tracks[0]
         self._session, self._engine = session, engine
         self._ordered = OrderedSession(session, order, self._byte_order_found)
+        self._straight = self._ordered.is_plain  # past the one above; for 16-bit audio only once that has decided
         self._timeline = Timeline(format.sample_rate)
         self._reorder: Reorder[Media | MediaError] | None = None
         if start.dialect.reorder:
@@ -189,16 +190,21 @@ class Intake:
         self._barren = 0
         place = self._timeline.put(track, samples, numbered, number, timed, timestamp_ms)
         if place is IN_ORDER:
-            room = self._ordered.push(data, track)
+            room = self._session.push(data, track) if self._straight else self._order(data, track)
         elif place.repeated:
             self._engine.count("duplicate")
             self._session.drop(samples, "duplicate", track)
             return True
         else:
             room = self._move(track, place)
-            room = self._ordered.push(data, track) and room
+            room = self._order(data, track) and room
         if self._truth is not None:
             self._listen(self._truth, track, data, timestamp_ms if timed else None)
+        return room
+
+    def _order(self, data: bytes, track: str) -> bool:
+        room = self._ordered.push(data, track)
+        self._straight = self._ordered.is_plain
         return room
 
     def _listen(self, truth: WireTruth, track: str, data: bytes, timestamp_ms: int | None) -> None:

@@ -34,6 +34,11 @@ class OrderedSession:
         self._held: list[Callable[[], object]] = []
         self._released = False
 
+    @property
+    def is_plain(self) -> bool:
+        """True once audio goes on as it comes: whoever brings it may as well push it into the session."""
+        return self._settled and not self._swap
+
     def push(self, data: bytes, track: str) -> bool:
         """Carry ``data`` as ``Session.push`` does."""
         if self._settled:

@@ -6,9 +6,8 @@ from mediaflow.delivery.edge cimport Edge
 
 
 @cython.final
-cdef class _Lane:
+cdef class _Lane(TrackAccount):
     cdef readonly str track, label
-    cdef readonly TrackAccount account
     cdef readonly Fused first
     cdef readonly list chain, rest
 
@@ -17,7 +16,7 @@ cdef class _Lane:
 cdef class LiveSession:
     cdef readonly object stream, plan, finished
     cdef readonly double started
-    cdef readonly list edges
+    cdef readonly tuple edges
     cdef public str error
     cdef public dict settled
     cdef readonly bint undelivered

@@ -54,11 +54,12 @@ class Keeper(Protocol):
         """Take note that the account of a call that is over has changed."""
 
 
-class _Lane:
-    """What audio of one track goes through, and its account."""
+class _Lane(TrackAccount):
+    """The account of one track, and what its audio goes through."""
 
-    def __init__(self, track: str, account: TrackAccount, chain: Chain) -> None:
-        self.track, self.account, self.chain = track, account, chain
+    def __init__(self, track: str, chain: Chain) -> None:
+        super().__init__()
+        self.track, self.chain = track, chain
         label, first = chain[0] if chain else ("", None)
         fused = isinstance(first, Fused)
         self.first: Fused | None = first if fused else None  # type: ignore[assignment]
@@ -93,27 +94,29 @@ class LiveSession:
         """True once a transform has broken."""
         self._sinks_done = False
         self._keeper = keeper
-        self._tracks = {track: TrackAccount() for track in stream.tracks}
-        self._lanes = {track: _Lane(track, self._tracks[track], chain) for track, chain in plan.open().items()}
+        self._lanes = {track: _Lane(track, chain) for track, chain in plan.open().items()}
+        self._tracks: dict[str, TrackAccount] = {track: self._lanes[track] for track in stream.tracks}
         self._lane: _Lane | None = None  # the last one that was asked for
         self._lost: dict[str, dict[str, int]] = {}
         self._notes: list[dict[str, str | int | float]] = []
         self._notes_left_out = 0
         self._ending = False
         self._ended = Latch()
-        self.edges = [
-            Edge(
-                pipeline.label(("sinks", index)),
-                sink,
-                stream,
-                plan.output,
-                plan.output_tracks,
-                SinkAccount(plan.output, plan.path),
-                self._failed,
-                self.note,
-            )
-            for index, sink in enumerate(pipeline.sinks)
-        ]
+        self.edges = tuple(
+            [
+                Edge(
+                    pipeline.label(("sinks", index)),
+                    sink,
+                    stream,
+                    plan.output,
+                    plan.output_tracks,
+                    SinkAccount(plan.output, plan.path),
+                    self._failed,
+                    self.note,
+                )
+                for index, sink in enumerate(pipeline.sinks)
+            ]
+        )
 
     # What the source calls.
 
@@ -122,8 +125,8 @@ class LiveSession:
         size = len(data)
         if size % self._sample_bytes:
             self._format.sample_count(data)  # raises
-        position = lane.account.end
-        lane.account.end = position + size // self._sample_bytes
+        position = lane.end
+        lane.end = position + size // self._sample_bytes
         self._deliver(self._enter(lane, data, position))
         if self.undelivered:
             raise SessionError(NOBODY)
@@ -143,21 +146,21 @@ class LiveSession:
             await self.ready()
 
     def begin(self, track: str, position: int) -> None:
-        account = self._find(track).account
-        if account.end != account.start:
+        lane = self._find(track)
+        if lane.end != lane.start:
             raise ValueError(f"track {track} has begun already")
-        account.start = account.end = position
+        lane.start = lane.end = position
 
     def conceal(self, samples: int, reason: str, track: str = "inbound") -> bool:
         lane = self._find(track)
-        account, format = lane.account, self.stream.format
-        gap = Gap(track, account.end / format.sample_rate, samples / format.sample_rate, reason)
+        format = self.stream.format
+        gap = Gap(track, lane.end / format.sample_rate, samples / format.sample_rate, reason)
         self._carry(lane.chain, (gap,))
         longest = format.sample_rate * _CONCEAL_MS // 1000
         room = True
         for done in range(0, samples, longest):
             step = min(longest, samples - done)
-            account.conceal(step, reason)
+            lane.conceal(step, reason)
             room = self.push(format.silence(step), track)
         return room
 
@@ -168,7 +171,7 @@ class LiveSession:
         self._carry(self._find(event.track).chain, (event,))
 
     def time(self, track: str = "inbound") -> float:
-        return self._find(track).account.end / self.stream.format.sample_rate
+        return self._find(track).end / self.stream.format.sample_rate
 
     def offer(self, speaker: Sink | None) -> None:
         if self.reply is not None:

@@ -24,7 +24,8 @@ cdef class WebSocket:
     cdef Cork _cork
     cdef bint _masks, _refused, _receiving, _lost
     cdef Decoder _decoder
-    cdef list _out
+    cdef bytes _out
+    cdef list _more
     cdef Py_ssize_t _out_size, _out_limit
     cdef long long _pings
     cdef readonly long long ponged

@@ -161,7 +161,8 @@ class WebSocket:
         self._receiving = False
         self._waiter: anyio.Event | None = None  # of who receives
         self._failure: Exception | None = None  # of `take`
-        self._out: list[bytes] = []  # frames under a cork
+        self._out = b""  # what is under a cork
+        self._more: list[bytes] = []  # and behind it
         self._out_size, self._out_limit = 0, WRITE_LIMIT
         self._closing: tuple[int, str] | None = None  # what we said
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
@@ -363,15 +364,20 @@ class WebSocket:
             return
         if not self._out:
             self._cork.hold(self)
-        self._out.append(frame)
+            self._out = frame
+        else:
+            self._more.append(frame)
         self._out_size += len(frame)
         if self._out_size > self._out_limit:
             self._flush()
 
     def _flush(self) -> None:
         if self._out:
-            frames, self._out, self._out_size = self._out, [], 0
-            self._line.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            data, self._out, self._out_size = self._out, b"", 0
+            if self._more:
+                data += b"".join(self._more)
+                self._more.clear()
+            self._line.write(data)
 
     # The end
 
@@ -453,7 +459,8 @@ class WebSocket:
     def lost(self) -> None:
         """The line has ended.  Messages that came before and were not wanted yet can still be had."""
         self._lost = True
-        self._out.clear()
+        self._out = b""
+        self._more.clear()
         if self._end is None and not self._refused:
             self._end_by_loss()
         self._wake_all()

@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -58,7 +59,7 @@ class Ledger:
 
     def _write(self, pipeline: str, accounts: Sequence[Mapping[str, Any]]) -> None:
         rows = [
-            (pipeline, each["call"], each["started"], time.time(), os.getpid(), each["status"], json.dumps(each))
+            (pipeline, each["call"], each["started"], time.time(), os.getpid(), each["status"], _text(each))
             for each in accounts
         ]
         with self._transaction():
@@ -77,6 +78,10 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _text(account: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(account).decode()  # in a thread, whose Python holds up the loop's: so the quickest
 
 
 def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
