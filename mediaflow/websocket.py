@@ -54,7 +54,7 @@ MAX_MESSAGE = 1 << 20
 """Longest message taken, in bytes.  The longest that a carrier sends is 100 kB (Exotel); a longer one closes 1009."""
 
 if sys.platform == "linux":
-    from ._websocket import line as driver
+    from ._websocket import endpoint as driver
 else:
     driver = streams
 """What connects and listens: lines of our own need epoll."""

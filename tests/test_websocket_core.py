@@ -332,6 +332,29 @@ async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_line_that_breaks_does_not_hold_back_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """What three sockets send for one read leaves by two of them; the third one's line is cut."""
+    cut: list[int] = []
+
+    class Broken(Recorder):
+        def write(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+        def abort(self) -> None:
+            cut.append(1)
+
+    lines = [Recorder(), Broken(), Recorder()]
+    sockets = [WebSocket(line, "/", server=True, max_message=1 << 20) for line in lines]
+    carrier = WebSocket(Recorder(), "/", server=True, max_message=1 << 20)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(carrier.feed, lambda message: all(each.send_nowait(message) for each in sockets), nothing)
+        await anyio.wait_all_tasks_blocked()
+        carrier.received(masked(0x82, b"x"))
+        tasks.cancel_scope.cancel()
+    assert [line.writes for line in lines] == [[b"\x82\x01x"], [], [b"\x82\x01x"]]
+    assert cut == [1] and "ZeroDivisionError" in caplog.text
+
+
 @asynccontextmanager
 async def library_server(handler: Callable[[ServerConnection], None]) -> AsyncIterator[str]:
     """Serve with the library in a thread."""

@@ -18,7 +18,7 @@ import pytest
 from test_websocket import UPGRADE, masked, running
 
 from mediaflow import listening, websocket
-from mediaflow._websocket import core, line as lines, stream
+from mediaflow._websocket import core, endpoint, stream
 from mediaflow._websocket.acks import FIRST, LAST, NEVER, acknowledge_less
 from mediaflow._websocket.hub import Hub, Member, current
 from mediaflow._websocket.line import Line
@@ -103,7 +103,7 @@ def test_sockets_without_acknowledgements_are_never_asked_again() -> None:
         assert acknowledge_less(ours, FIRST) == NEVER
 
 
-@pytest.mark.parametrize("driver", [lines, stream], ids=["line", "stream"])
+@pytest.mark.parametrize("driver", [endpoint, stream], ids=["line", "stream"])
 async def test_acknowledgements_are_looked_at_while_a_call_is_read(
     driver: object, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
 ) -> None:

@@ -4,7 +4,8 @@
 
     core       a WebSocket: what a connection does with frames, whatever carries its bytes
     opening    the handshakes, by the ``websockets`` library
-    line       a connection of a socket of our own: ws and wss, on every event loop
+    endpoint   who listens and accepts, and who connects, on lines of our own
+    line       a connection on a socket of our own: ws and wss, on every event loop
     hub        what the lines of one event loop share: its turns and their deadlines
     tls        TLS between a line and its reader
     acks       how often the kernel acknowledges what a line reads

@@ -47,6 +47,9 @@ MAX_WAITING = 16
 """Messages that may wait for ``recv`` before we stop reading."""
 
 
+logger = logging.getLogger(__name__)
+
+
 def report(logger: logging.Logger, what: str, error: Exception) -> None:
     """Log that a user's function failed, without the text: a message may hold what a log must not."""
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -130,7 +133,11 @@ class Cork:
         self.is_in = False
         sockets, self._sockets = self._sockets, []
         for socket in sockets:
-            socket._flush()
+            try:
+                socket._flush()
+            except Exception as error:  # of one line: what the others hold must go out all the same
+                report(logger, "a connection", error)
+                socket._line.abort()
 
     def hold(self, socket: WebSocket) -> None:
         """Have ``socket`` write when the cork is pulled."""

@@ -23,5 +23,6 @@ cdef class Poller:
     cdef int _tell(self, Watched watched, int what) except -1
     cpdef leave(self, Watched watched)
     cpdef int turn(self) except -1
+    cdef int _pass_over(self, Watched watched, error) except -1
     cpdef Py_ssize_t receive(self, Watched watched)
     cpdef Py_ssize_t send(self, Watched watched, bytes data)

@@ -140,11 +140,18 @@ cdef class Poller:
                     try:
                         watched.happened((what & ~EPOLLOUT) != 0, (what & ~(EPOLLIN | EPOLLRDHUP)) != 0)
                     except Exception as error:
-                        watched.broke(error)
+                        self._pass_over(watched, error)
         finally:
             self._turning = False
             self._left.clear()
         return max(found, 0)
+
+    cdef int _pass_over(self, Watched watched, error) except -1:
+        try:
+            watched.broke(error)
+        except Exception:
+            self.leave(watched)     # it can be told nothing; the others would not be told again
+        return 0
 
     cpdef Py_ssize_t receive(self, Watched watched):
         """Read what is there into ``buffer`` and return how many bytes: 0 at the end, or ``NOTHING`` or ``BROKEN``."""

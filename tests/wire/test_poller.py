@@ -189,6 +189,28 @@ def test_one_that_breaks_does_not_stop_the_others(pairs: Pairs) -> None:
     assert isinstance(sockets[0].errors[0], ZeroDivisionError)
 
 
+def test_one_that_cannot_even_be_told_is_let_go_of(pairs: Pairs) -> None:
+    """For what has become ready is told once: the others of the turn must hear of it."""
+
+    class Hopeless(Socket):
+        def broke(self, error: Exception) -> None:
+            raise error
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    poller = Poller()
+    sockets = [(Hopeless if index % 2 else Socket)(ours.fileno()) for index, (ours, _) in enumerate(pairs)]
+    for each, (_, theirs) in zip(sockets, pairs, strict=True):
+        each.then = fail
+        poller.watch(each, True, False)
+        theirs.send(b"x")
+    assert poller.turn() == 20
+    assert [len(each.events) for each in sockets] == [1] * 20
+    assert [len(each.errors) for each in sockets] == [1, 0] * 10
+    assert len(poller) == 10
+
+
 def test_who_leaves_in_a_turn_is_told_nothing_more_in_it(pairs: Pairs) -> None:
     """Whoever comes first sends all others away, and lets go of them: their events of this turn come to nobody."""
     poller = Poller()
