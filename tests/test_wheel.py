@@ -24,7 +24,8 @@ def test_the_wheel_holds_what_is_needed_and_no_generated_code(tmp_path: Path) ->
         assert [name for name in names if name.startswith(f"mediaflow/{module.parent.name}/{module.stem}.cpython-")]
     wanted = {"mediaflow/py.typed", "mediaflow_plugins/py.typed", "mediaflow/lab/consultation.wav"}
     wanted |= {"mediaflow_pipelines/consent_notice.wav", "mediaflow_pipelines/consent_notice.md"}
-    wanted |= {str(file.relative_to(ROOT)) for file in (ROOT / "mediaflow").glob("_*/*.p[yx][id]")}
+    cores = {file.parent for file in (ROOT / "mediaflow").glob("_*/*.pyx")}
+    wanted |= {str(file.relative_to(ROOT)) for core in cores for file in core.glob("*.p[yx][id]")}
     wanted |= {f"mediaflow_plugins/{file.name}" for file in (ROOT / "plugins").glob("*.py")}
     wanted |= {f"mediaflow_pipelines/{file.name}" for file in (ROOT / "pipelines").glob("*.yaml")}
     wanted |= {str(file.relative_to(ROOT)) for file in (ROOT / "mediaflow").rglob("*.py")}
