@@ -15,8 +15,8 @@ FUZZ_S ?= 600
 KILLS ?= 40
 VENV := .venv
 BIN := $(VENV)/bin
-HOT := $(wildcard mediaflow/*.pxd mediaflow/delivery/*.pxd)
-SOURCES := pyproject.toml setup.py $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.pxd mediaflow/_*/*.[ch]) $(HOT) $(HOT:.pxd=.py)
+TYPES := $(shell find mediaflow -name '*.pxd')
+SOURCES := pyproject.toml setup.py $(TYPES) $(wildcard mediaflow/_*/*.pyx mediaflow/_*/*.[ch] $(TYPES:.pxd=.py))
 SYSTEM := espeak-ng libssl-dev valgrind libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins sox nodejs npm chromium
 
 .PHONY: demo test check bench bench-load pipecat debug sanitize fuzz fuzz-short storm autobahn system peers others clean

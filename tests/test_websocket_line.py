@@ -258,6 +258,37 @@ async def test_the_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPat
                 pass
 
 
+async def test_an_address_that_says_nothing_gives_way_to_the_next_but_not_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So does one of a family that the system has not; the last one has all the time there is for opening."""
+    monkeypatch.setattr(endpoint, "CONNECT_TIMEOUT", 0.05)
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.send(b"here")
+
+    async with running("serve", handler) as server, contextlib.AsyncExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.2", server.port), backlog=0))
+        for _ in range(4):  # what has no room in the backlog is not answered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        families = {"nowhere": 12345}
+        addresses = ["nowhere", "127.0.0.2", "127.0.0.1"]
+
+        async def resolve(host: str, port: int, **more: object) -> list[tuple[object, ...]]:
+            return [(families.get(each, socket.AF_INET), socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+        monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+        async with connect(f"ws://somewhere:{server.port}/") as client:
+            assert await client.recv() == b"here"
+        addresses[:] = ["127.0.0.2"]
+        with anyio.move_on_after(0.3) as patience:
+            async with connect(f"ws://somewhere:{server.port}/"):
+                pass
+        assert patience.cancelled_caught
+
+
 class Timed(Member):
     """Keeps when it was told that its time has come."""
 

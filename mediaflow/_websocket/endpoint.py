@@ -24,7 +24,7 @@ from .opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 from .tls import Tls
 
 CONNECT_TIMEOUT = 3.0
-"""Seconds for one address of a host: behind one that does not answer there may be one that does."""
+"""Seconds for an address of a host that has another: behind one that does not answer there may be one that does."""
 
 
 class _Accepted:
@@ -111,27 +111,32 @@ class _Connecting:
 
 async def _connect(host: str, port: int) -> socket.socket:
     """Connect to the first address of ``host`` that answers; raise OSError."""
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+    failure = OSError("the host has no address")
+    left = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    while left:
+        family, kind, protocol, _, address = left.pop(0)
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
-            if code == errno.EINPROGRESS:
-                with anyio.fail_after(CONNECT_TIMEOUT):
-                    await anyio.wait_writable(sock)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-            return sock
+            with anyio.fail_after(CONNECT_TIMEOUT if left else None):
+                return await _reach(socket.socket(family, kind, protocol), address)
         except OSError as error:
-            sock.close()
             failure = error
-        except BaseException:
-            sock.close()
-            raise
-    raise failure or OSError("the host has no address")
+    raise failure
+
+
+async def _reach(sock: socket.socket, address: Any) -> socket.socket:
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            await anyio.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def open_url(

@@ -10,8 +10,8 @@ calls `Poller.turn`::
                        turn       ├─ socket       all reads of the turn, one after the other
                                   └─ socket
 
-Per frame of a call, at saturation on uvloop, that takes the two system calls and 0.1 µs, where uvloop's transport takes
-1 µs more; on stock asyncio 3 µs more, and on trio, which has no callbacks, 9.
+Beside the two system calls of a frame that takes 0.06 µs. uvloop's transports took 0.9 µs more in their place, those of
+stock asyncio 2.4, and a task per connection on trio, which has no callbacks, 7 (64 calls, one frame in flight each).
 
 The instance tells what *has become* ready (EPOLLET), for else the kernel would look at every socket again that it told
 of last time. Who watches anew is told what is ready already. So a line may leave bytes in the kernel while it does not

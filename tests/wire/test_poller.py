@@ -19,6 +19,10 @@ def nothing() -> None:
     pass
 
 
+def fail() -> None:
+    raise ZeroDivisionError
+
+
 class Socket(Watched):
     """Keeps what happened, and does what it is told then."""
 
@@ -177,9 +181,6 @@ def test_one_that_breaks_does_not_stop_the_others(pairs: Pairs) -> None:
     poller = Poller()
     sockets = [Socket(ours.fileno()) for ours, _ in pairs]
 
-    def fail() -> None:
-        raise ZeroDivisionError
-
     for each, (_, theirs) in zip(sockets, pairs, strict=True):
         each.then = fail
         poller.watch(each, True, False)
@@ -195,9 +196,6 @@ def test_one_that_cannot_even_be_told_is_let_go_of(pairs: Pairs) -> None:
     class Hopeless(Socket):
         def broke(self, error: Exception) -> None:
             raise error
-
-    def fail() -> None:
-        raise ZeroDivisionError
 
     poller = Poller()
     sockets = [(Hopeless if index % 2 else Socket)(ours.fileno()) for index, (ours, _) in enumerate(pairs)]
