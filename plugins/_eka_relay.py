@@ -2,7 +2,7 @@
 
 A model takes sessions of a certain length, which the service tells (``lite`` 10 minutes, ``pro`` an hour).  Before a
 session is full the next one is opened, and only when it can take audio the first is closed; that one then finishes,
-ends and is asked for its note in a task of its own, while the call goes on::
+ends and is asked for its note beside the call (``Writer.aside``), which goes on::
 
     session 1   ▄▄▄▄▄▄▄▄▄▄▄▄▄┊▄▄▄▄▄ stop → close → end → note
                              ┊soft ┊hard
@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer, eka
 
@@ -56,21 +54,20 @@ class Part(ABC):
     No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
     """
 
-    __slots__ = ("before", "failure", "given", "number", "outcome", "session_id", "writer")
+    __slots__ = ("before", "given", "number", "outcome", "session_id", "writer")
 
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
         self.session_id = ""
         self.outcome: Mapping[str, Any] = {}
-        self.failure: Exception | None = None
         self.given = 0
         """Samples that it was given, once it is closed."""
         self.writer: PartWriter
         """Takes the audio, once it is open."""
 
     @abstractmethod
-    async def open(self, tasks: TaskGroup) -> None:
-        """Have the session and its writer; ``tasks`` outlives it.  Nothing is left behind by what raises."""
+    async def open(self) -> None:
+        """Have the session and its writer.  Nothing is left behind by what raises."""
 
     @abstractmethod
     async def finish(self) -> None:
@@ -96,7 +93,6 @@ class Relay(eka.Quota, Writer):
         self.limit = self._hard  # the soft one in a pause
         self._writer: PartWriter
         self._parts: list[Part] = []
-        self._tasks: TaskGroup
 
     @property
     def delivered(self) -> int:
@@ -116,28 +112,16 @@ class Relay(eka.Quota, Writer):
         states = [outcome["status"] for outcome in outcomes]
         return {"status": next((each for each in states if each != "completed"), "completed"), "sessions": outcomes}
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Open the first session; leaving it normally returns when all sessions have their note."""
-        failure: Exception | None = None
-        async with anyio.create_task_group() as self._tasks:
-            try:
-                first = self._part(1, "")
-                await first.open(self._tasks)
-                self._go_on_with(first)
-                try:
-                    yield
-                except BaseException:
-                    await self._parts[-1].abort()
-                    raise
-                await self._finish(self._parts[-1])
-            except Exception as error:
-                failure = error
-                self._tasks.cancel_scope.cancel()
-        failures = [failure, *(part.failure for part in self._parts)]
-        for each in failures:
-            if each is not None:
-                raise each
+    async def open(self) -> None:
+        """Open the first session."""
+        first = self._part(1, "")
+        await first.open()
+        self._go_on_with(first)
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Finish the last session, or give it up where there is an error; those before it finish beside the call."""
+        last = self._parts[-1]
+        await (last.finish() if error is None else last.abort())
 
     def pass_nowait(self, event: Item) -> bool:
         self._listen(event)
@@ -170,12 +154,6 @@ class Relay(eka.Quota, Writer):
         elif isinstance(item, SpeechStarted):
             self.limit = self._hard
 
-    async def _finish(self, part: Part) -> None:
-        try:
-            await part.finish()
-        except Exception as error:  # raised again where no task group wraps it
-            part.failure = error
-
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
         self._writer, self.put, self.given = part.writer, part.writer.put, 0
@@ -186,7 +164,7 @@ class Relay(eka.Quota, Writer):
         refusal: SinkError | None = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         with anyio.move_on_after(OPEN_S):
             try:
-                await part.open(self._tasks)
+                await part.open()
                 refusal = None
             except SinkError as error:
                 refusal = error
@@ -203,5 +181,5 @@ class Relay(eka.Quota, Writer):
             return
         last.given = self.given // self._size
         self._go_on_with(part)
-        self._tasks.start_soon(self._finish, last)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)
+        await self.aside(last.finish)

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from anyio.abc import TaskGroup
 from msgspec import Meta
 
-from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka
+from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka, websocket
 
 from ._eka_session import EkaSink, EkaWriter
 
@@ -39,8 +39,13 @@ class EkaStream(EkaSink, frozen=True):
         float, Meta(ge=30, description="how long the service may take to store the last audio and close")
     ] = eka.stream.CLOSE_S
 
+    @property
+    def resident(self) -> bool:  # type: ignore[override]
+        """Only where a task reads the connection: the block holds the group that it is in."""
+        return websocket.reads_in_tasks()
+
     async def writer(
-        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+        self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
         stream = await eka.stream.open_in(tasks, session, format.sample_rate if self.in_json else None)
         return _Writer(self, session, stream, format)

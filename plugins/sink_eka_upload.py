@@ -44,7 +44,7 @@ class EkaUpload(EkaSink, frozen=True):
         self.require(format, tracks, rates=(16000, 8000))
 
     async def writer(
-        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+        self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
         return _Writer(self, client, session, format)
 

@@ -155,10 +155,10 @@ async def connect(session: Session, sample_rate: int | None = None) -> AsyncIter
         raise failure
 
 
-async def open_in(tasks: TaskGroup, session: Session, sample_rate: int | None = None) -> AudioStream:
+async def open_in(tasks: TaskGroup | None, session: Session, sample_rate: int | None = None) -> AudioStream:
     """Open the stream of ``session``, to be ended with ``finish`` or ``abort`` in whatever task; raises as ``connect``.
 
-    ``tasks`` is where the connection is read if that takes a task.
+    ``tasks`` is where the connection is read if that takes a task (``websocket.reads_in_tasks``).
     """
     socket = await _connect(tasks, session)
     stream = AudioStream(session, socket, sample_rate)
@@ -170,7 +170,7 @@ async def open_in(tasks: TaskGroup, session: Session, sample_rate: int | None = 
     return stream
 
 
-async def _connect(tasks: TaskGroup, session: Session) -> WebSocket:
+async def _connect(tasks: TaskGroup | None, session: Session) -> WebSocket:
     import stamina
 
     url = session.upload_url.reveal()
