@@ -267,6 +267,8 @@ async def _at_once(work: Callable[[], Coroutine[Any, Any, None]], /) -> None:
 class Writer(ABC):
     """The running part of a sink, for one stream."""
 
+    __slots__ = ("__dict__",)  # which is not made for a class that has slots for all it holds
+
     note: Note = staticmethod(_unheard)
     """What ``Session.note`` is to a source: call it to put on record what the other side has said of the stream.  The
     engine sets it once it has opened the writer."""

@@ -245,7 +245,7 @@ class LiveSession:
                     "sink": edge.label,
                     **edge.account.figures(timeline),
                     "failure": None if failure is None else {"code": failure.code, "text": str(failure)},
-                    "outcome": dict(edge.outcome),
+                    "outcome": edge.outcome,
                 }
             )
         return {
@@ -388,6 +388,7 @@ class Held:
 
     async def __aenter__(self) -> LiveSession:
         self._session = self._begin()
+        del self._begin  # and what it was made of
         return self._session
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:

@@ -24,7 +24,9 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from math import inf
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import anyio
 
@@ -41,8 +43,13 @@ OPEN_S = 15.0
 """How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
 
 
+_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
+
+
 class PartWriter(Writer):
     """Writes to one session."""
+
+    __slots__ = ("put",)
 
     put: Callable[[bytes], bool]
     """Takes the audio of a frame without waiting; returns False, and has taken nothing, if that cannot be."""
@@ -54,16 +61,22 @@ class Part(ABC):
     No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
     """
 
-    __slots__ = ("before", "given", "number", "outcome", "session_id", "writer")
+    __slots__ = ("before", "facts", "given", "number", "session_id", "status", "writer")
 
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
-        self.session_id = ""
-        self.outcome: Mapping[str, Any] = {}
+        self.session_id = self.status = ""
+        self.facts = _NO_FACTS
+        """What else is known of its outcome."""
         self.given = 0
         """Samples that it was given, once it is closed."""
         self.writer: PartWriter
         """Takes the audio, once it is open."""
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What has become of its audio."""
+        return {"session_id": self.session_id, "status": self.status, **self.facts}
 
     @abstractmethod
     async def open(self) -> None:
@@ -78,21 +91,39 @@ class Part(ABC):
         """Give up quickly, whatever cancels."""
 
 
-class Relay(eka.Quota, Writer):
-    """Writes a call to one session after the other; ``part`` makes the one of a number behind the one of an id."""
+class Parts(Protocol):
+    """The call that sessions are parts of."""
 
-    def __init__(self, part: Callable[[int, str], Part], format: AudioFormat, longest_s: float | None) -> None:
+    def part(self, number: int, before: str) -> Part:
+        """Return the session of that number, which goes on behind the one with the id ``before``."""
+
+
+class Relay(eka.Quota, Writer):
+    """Writes a call to one session after the other."""
+
+    __slots__ = ("_call", "_format", "_longest_s", "_parts", "_writer", "aside", "note")
+
+    def __init__(self, call: Parts, format: AudioFormat, longest_s: float | None) -> None:
         super().__init__()
-        self._part, self._longest_s = part, longest_s
-        # In bytes of the session that is written to, since that is what a frame knows without computing.
-        self._size = format.sample_bytes
-        self._soft = self._hard = float("inf")
-        if longest_s is not None:
-            longest = longest_s * format.sample_rate
-            self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
-        self.limit = self._hard  # the soft one in a pause
+        self.note, self.aside = Writer.note, Writer.aside
+        self._call, self._format, self._longest_s = call, format, longest_s
+        self.limit = self._hard
         self._writer: PartWriter
         self._parts: list[Part] = []
+
+    # In bytes of the session that is written to, since that is what a frame knows without computing.
+
+    @property
+    def _soft(self) -> float:
+        if self._longest_s is None:
+            return inf
+        return self._longest_s * self._format.sample_rate * SOFT * self._format.sample_bytes
+
+    @property
+    def _hard(self) -> float:
+        if self._longest_s is None:
+            return inf
+        return max(self._longest_s * self._format.sample_rate * HARD // 1, 1) * self._format.sample_bytes
 
     @property
     def delivered(self) -> int:
@@ -106,7 +137,7 @@ class Relay(eka.Quota, Writer):
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
         """That of the only session; of several, all of them, and how the worst one stands."""
-        outcomes = [dict(part.outcome) for part in self._parts]
+        outcomes = [part.outcome for part in self._parts]
         if len(outcomes) == 1:
             return outcomes[0]
         states = [outcome["status"] for outcome in outcomes]
@@ -114,7 +145,7 @@ class Relay(eka.Quota, Writer):
 
     async def open(self) -> None:
         """Open the first session."""
-        first = self._part(1, "")
+        first = self._call.part(1, "")
         await first.open()
         self._go_on_with(first)
 
@@ -131,11 +162,11 @@ class Relay(eka.Quota, Writer):
         if isinstance(item, AudioFrame):
             if self.given >= self.limit:
                 await self._hand_over()
-            while self.given + len(item.data) > self._hard:
-                head = int(self._hard) - self.given
+            while self.given + len(item.data) > (hard := self._hard):
+                head = int(hard) - self.given
                 if head:
                     await self._write(item.replace(item.data[:head]))
-                    item = item.replace(item.data[head:], position=item.position + head // self._size)
+                    item = item.replace(item.data[head:], position=item.position + head // self._format.sample_bytes)
                 await self._hand_over()
             await self._write(item)
         else:
@@ -160,7 +191,7 @@ class Relay(eka.Quota, Writer):
 
     async def _hand_over(self) -> None:
         last = self._parts[-1]
-        part = self._part(len(self._parts) + 1, last.session_id)
+        part = self._call.part(len(self._parts) + 1, last.session_id)
         refusal: SinkError | None = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         with anyio.move_on_after(OPEN_S):
             try:
@@ -169,8 +200,7 @@ class Relay(eka.Quota, Writer):
             except SinkError as error:
                 refusal = error
         if refusal is not None:
-            self._soft = self._hard = self.limit = float("inf")
-            last.outcome = {**last.outcome, "longer_than_s": self._longest_s}
+            last.facts = {**last.facts, "longer_than_s": self._longest_s}
             logger.warning(
                 "EkaScribe session %s gets longer than the %g s that its model takes, for another could not be had "
                 "(%s): what comes now may be missing in the note",
@@ -178,8 +208,9 @@ class Relay(eka.Quota, Writer):
                 self._longest_s,
                 refusal.code,
             )
+            self._longest_s, self.limit = None, inf
             return
-        last.given = self.given // self._size
+        last.given = self.given // self._format.sample_bytes
         self._go_on_with(part)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)
         await self.aside(last.finish)

@@ -26,7 +26,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
@@ -56,14 +56,14 @@ DISCOVERY_S = 2.0
 class EkaWriter(PartWriter):
     """The running part of every sink here."""
 
-    files_sent = 0
-    """How many chunks were uploaded; none on a stream."""
+    __slots__ = ("_delivered", "_format", "doubt", "files_sent")
 
-    doubt: SinkError | None = None
-    """Why it is not sure that everything is stored, though all was sent."""
-
-    def __init__(self, session: eka.Session, format: AudioFormat) -> None:
-        self._session, self._format = session, format
+    def __init__(self, format: AudioFormat) -> None:
+        self.files_sent = 0
+        """How many chunks were uploaded; none on a stream."""
+        self.doubt: SinkError | None = None
+        """Why it is not sure that everything is stored, though all was sent."""
+        self._format = format
         self._delivered = 0
 
     @property
@@ -195,7 +195,7 @@ class _Call:
     async def __aenter__(self) -> Relay:
         await self.client.__aenter__()
         try:
-            self.relay = Relay(self.part, self.format, await self._longest())
+            self.relay = Relay(self, self.format, await self._longest())
             await self.relay.open()
         except BaseException:
             await self.client.__aexit__()
@@ -248,7 +248,7 @@ class _Part(Part):
         call = self._call
         session = await call.client.create(self._request())
         self.session_id = session.id
-        self.outcome = {"session_id": session.id, "status": "streaming"}
+        self.status = "streaming"
         logger.info("call %s: EkaScribe session created", call.stream.id)
         try:
             self.writer = await call.sink.writer(call.tasks, call.client, session, call.format)
@@ -264,11 +264,11 @@ class _Part(Part):
             await self._end_quickly(writer.files_sent)
             raise
         writer.ended(await client.end(self.session_id, writer.files_sent))
-        self.outcome = {**self.outcome, "status": "processing"}
+        self.status = "processing"
         state = await client.result(
             self.session_id, poll_s=sink.poll_s, timeout_s=sink.result_timeout_s, files_sent=writer.files_sent
         )
-        self.outcome = {**self.outcome, **await self._keep(state)}
+        await self._keep(state)
         if writer.doubt is not None:
             raise writer.doubt
         if state.status == "failed":
@@ -294,8 +294,8 @@ class _Part(Part):
             additional_data={"call_id": self._call.stream.id, **continues},
         )
 
-    async def _keep(self, state: eka.SessionState) -> dict[str, Any]:
-        """Write the result to a file of its own and return the outcome."""
+    async def _keep(self, state: eka.SessionState) -> None:
+        """Write the result to a file of its own."""
         results, stream = self._call.sink.results, self._call.stream
         path = results.fill({**stream.metadata, "call_id": stream.id, "session_id": self.session_id})
         if self.before and "session_id" not in results.names:
@@ -304,10 +304,10 @@ class _Part(Part):
             await anyio.to_thread.run_sync(_write_private, path, msgspec.json.encode(state.body))
         except OSError as error:
             raise SinkError("result-unwritten", f"session {self.session_id}: the result: {error.strerror}") from None
-        status = "partial" if state.http_status == 206 else state.status
-        outcome = {"status": status, "result": str(path)}
-        errors = state.body.get("processing_errors")
-        return outcome | ({"processing_errors": errors} if errors else {})
+        self.status = "partial" if state.http_status == 206 else state.status
+        self.facts = {**self.facts, "result": str(path)}
+        if errors := state.body.get("processing_errors"):
+            self.facts["processing_errors"] = errors
 
 
 def _clock(ahead: float) -> Finding:

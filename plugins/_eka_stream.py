@@ -48,18 +48,14 @@ class EkaStream(EkaSink, frozen=True):
         self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
         stream = await eka.stream.open_in(tasks, session, format.sample_rate if self.in_json else None)
-        return _Writer(self, session, stream, format)
+        return _Writer(self, stream, format)
 
 
 class _Writer(EkaWriter):
-    def __init__(
-        self,
-        sink: EkaStream,
-        session: eka.Session,
-        stream: eka.stream.AudioStream,
-        format: AudioFormat,
-    ) -> None:
-        super().__init__(session, format)
+    __slots__ = ("_mark", "_marked", "_packer", "_sink", "_stream")
+
+    def __init__(self, sink: EkaStream, stream: eka.stream.AudioStream, format: AudioFormat) -> None:
+        super().__init__(format)
         self._sink, self._stream = sink, stream
         size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
         self._packer = eka.Packer(stream.send_nowait, size)

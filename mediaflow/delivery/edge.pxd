@@ -7,7 +7,7 @@ from mediaflow.delivery.account cimport SinkAccount
 cdef class Edge:
     cdef readonly str label
     cdef readonly SinkAccount account
-    cdef readonly object failure, outcome
+    cdef readonly object failure
     cdef readonly bint over
     cdef object _sink, _stream, _format, _tracks, _owner, _queue, _block, _writer, _scope, _late, _work, _room
     cdef tuple _beside

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import Any, Protocol
@@ -69,7 +69,6 @@ class Edge:
     ) -> None:
         self.label, self.account = label, account
         self.failure: SinkError | None = None
-        self.outcome: Mapping[str, Any] = {}
         self.over = False
         """True once the sink has left, whatever it ran beside the call is done, and the account is settled."""
         self._sink, self._stream, self._format, self._tracks = sink, stream, format, tracks
@@ -161,7 +160,11 @@ class Edge:
         """Bring the account up to what the writer says."""
         if self._writer is not None:
             self.account.confirm(self._writer.delivered)
-            self.outcome = dict(self._writer.outcome)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What the writer says that has become of the audio."""
+        return {} if self._writer is None else dict(self._writer.outcome)
 
     def stop(self, failure: SinkError) -> None:
         """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``.

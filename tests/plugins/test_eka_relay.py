@@ -190,7 +190,7 @@ class Line:
 
     @asynccontextmanager
     async def relay(self, longest_s: float | None = 3.0) -> AsyncIterator[Relay]:
-        relay = Relay(self.part, PCM, longest_s)
+        relay = Relay(self, PCM, longest_s)
         await relay.open()
         try:
             yield relay
@@ -219,7 +219,7 @@ class _Part(Part):
             await anyio.sleep_forever()
         if self.number in self._line.refused:
             raise SinkError("session-refused", "no more of them")
-        self.session_id, self.outcome = f"s{self.number}", {"status": "completed"}
+        self.session_id, self.status = f"s{self.number}", "completed"
         kept = self.writer = Kept(self._line.nowait)
         self._line.writers.append(kept)
 
@@ -294,7 +294,7 @@ async def test_where_no_other_session_can_be_had_the_call_stays(
             if not relay.write_nowait(item):
                 await relay.write(item)
     assert [len(writer.audio) // 2 for writer in line.writers] == [72000]
-    assert relay.outcome == {"status": "completed", "longer_than_s": 3.0}
+    assert relay.outcome == {"session_id": "s1", "status": "completed", "longer_than_s": 3.0}
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert code in caplog.text
 
