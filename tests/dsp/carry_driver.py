@@ -41,7 +41,12 @@ class Hole:
     def end(self) -> None:
         raise NotImplementedError
 
-    abort = pause = resume = end
+    abort = end
+
+    def pause(self) -> None:
+        pass
+
+    resume = pause
 
     async def drain(self) -> None:
         raise NotImplementedError
@@ -74,6 +79,19 @@ class _Writer(Writer):
 
     async def write(self, item: Item) -> None:
         raise NotImplementedError
+
+
+class Carrying:
+    """Has an intake carry a connection."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.take = intake.take
+
+    def refused(self) -> None:
+        raise NotImplementedError
+
+    def ended(self, error: Exception) -> None:
+        raise error
 
 
 class Deaf:
@@ -109,7 +127,8 @@ async def carry(frames: int) -> int:
     intake = Intake("call", Start("call", "", "", MULAW, tracks, {}), session, "little", RecordingEngine())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(session.run_sinks)
-        tasks.start_soon(carrier.feed, intake.take, session.ready)
+        carrier.carry(Carrying(intake))
+        carrier.go_on()
         await anyio.wait_all_tasks_blocked()
         for number in range(1, HEARD):
             carrier.received(message(number))
