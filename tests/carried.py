@@ -1,4 +1,4 @@
-"""A task that stands by a carried connection, for tests that want one thing behind the other."""
+"""For tests of connections that are carried: who does it by a task after all, and how many tasks there are."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ async def feed(socket: WebSocket, take: Callable[[bytes], bool], ready: Callable
             socket.go_on()
     finally:
         socket.release()
+
+
+def tasks() -> int:
+    """Count the tasks of the event loop, but for those of the backend itself."""
+    return len(anyio.get_running_tasks())
