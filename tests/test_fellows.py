@@ -392,6 +392,25 @@ async def test_a_process_that_dies_breaks_the_line() -> None:
         assert (await socket.wait_closed()).code == 1006
 
 
+async def test_a_name_is_kept_beyond_its_block() -> None:
+    """By who says so, and until it is released: once more, and then as often as it was held."""
+    async with team() as all:
+        one, two = all.hire(), all.hire()
+        claim = one.claimed("c")
+        async with claim as line:
+            assert line is None
+            claim.keep()
+        async with one.claimed("c"):
+            pass
+        await settled(one)
+        async with two.claimed("c") as line:
+            assert line is not None
+        claim.release()
+        await settled(one)
+        async with two.claimed("c") as line:
+            assert line is None
+
+
 async def test_nobody_adopts() -> None:
     """That is known before anything more is read."""
     near, far = socket.socketpair()
