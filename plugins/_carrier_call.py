@@ -36,7 +36,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, NamedTuple, Protocol
 
 import anyio
-import anyio.lowlevel
 
 from mediaflow import Engine, FormatError, Session, SessionError, Stream, envelope
 from mediaflow.envelope import Media, MediaError, Start
@@ -297,7 +296,6 @@ class Call:
     async def _settle(self) -> bool:
         """See to one thing after the other; return True once it is messages alone that come next, False at the end."""
         while True:
-            await anyio.lowlevel.checkpoint_if_cancelled()
             if self._failure is not None:
                 raise self._failure
             if self._next is not None:

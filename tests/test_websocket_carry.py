@@ -237,8 +237,11 @@ async def test_who_receives_is_not_disturbed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["carried", "held", "refused", "closing"])
-async def test_a_server_that_stops_closes_what_is_carried(kind: str, phase: str) -> None:
+async def test_a_server_that_stops_closes_what_is_carried(
+    kind: str, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With 1001, unless it was being closed already; nothing is open when the server is done."""
+    monkeypatch.setattr(core, "ABORT_TIMEOUT", 0.1)  # how long the answer of the peer is waited for that is not read
     consumer = Consumer(b"stop")
     handler = Handler(consumer, nothing if phase == "held" else WebSocket.go_on)
     async with running(kind, handler) as server, connect(server.url) as client:

@@ -235,14 +235,14 @@ async def test_audio_that_waits_for_room_outlasts_a_hang_up(monkeypatch: pytest.
         served.engine.fill()
         await say(socket, start(), media(0))
         await served.until(lambda: served.engine.waiting == 1)
-        await say(socket, media(1), media(2))
+        await say(socket, *(media(number) for number in range(1, 400)))  # more than is read in one turn
         served.call.hear("Hangup", "", {})
         with anyio.move_on_after(0.3):
             await served.engine.ended()
         assert not served.engine.sessions[0].ended
         served.engine.room.set()
         (session,) = await served.engine.ended()
-        assert session.audio == {"inbound": frame(0) + frame(1) + frame(2)}
+        assert session.audio == {"inbound": b"".join(frame(number) for number in range(400))}
 
 
 async def test_a_socket_that_comes_while_there_is_no_room() -> None:
@@ -269,15 +269,18 @@ async def test_a_socket_that_comes_while_there_is_no_room() -> None:
 
 
 async def test_idle_counts_from_when_it_is_listened_to() -> None:
-    """Our own sinks may take longer than idle_s; then the carrier has idle_s, and is closed as idle."""
-    async with serving(idle_s=0.15) as served, websocket.connect(served.url) as socket:
+    """Our own sinks may take longer than idle_s; from then on the carrier has idle_s, and is closed as idle."""
+    async with serving(idle_s=0.4) as served, websocket.connect(served.url) as socket:
         served.engine.fill()
         await say(socket, start(), media(0))
         await served.until(lambda: served.engine.waiting == 1)
-        with anyio.move_on_after(0.4):
+        with anyio.move_on_after(0.6):
             await served.engine.ended()
         assert not served.engine.counts
         served.engine.room.set()
+        await anyio.sleep(0.1)  # the pace of the call, within idle_s
+        await say(socket, media(1))
+        await served.has(0, 1)
         assert (await socket.wait_closed()).reason == "idle"
         await served.engine.ended()
     assert served.engine.counts == {"idle": 1}
