@@ -136,8 +136,9 @@ class Engine(Protocol):
         """Open a call.
 
         Leaving the block ends it, in whatever way it is left: what was pushed flows through and the sinks finish; a
-        reply that still plays is cut off.  Raises ``FormatError`` if the pipeline cannot take the stream's format, and
-        ``SessionError`` at the end if every sink has failed, so that a source can tell its peer that nothing is stored.
+        reply that still plays is cut off.  It may be entered in one task and left in another.  Raises ``FormatError``
+        if the pipeline cannot take the stream's format, and ``SessionError`` at the end if every sink has failed, so
+        that a source can tell its peer that nothing is stored.
         """
 
     def listening(self, url: str) -> None:

@@ -17,8 +17,7 @@ import errno
 import itertools
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import anyio
@@ -70,26 +69,12 @@ class Fellows:
             raise OSError(answer.errno, answer.text)
         return sockets
 
-    @asynccontextmanager
-    async def claimed(self, name: str) -> AsyncIterator[socket.socket | None]:
+    def claimed(self, name: str) -> Claim:
         """Hold ``name`` while in the block; gives None if it is ours, else a line to the fellow who has it.
 
         It may be held more than once at a time, and is free when all blocks are left or the process has died.
         """
-        if self._channel is None:
-            yield None
-            return
-        near, far = socket.socketpair()
-        with near:
-            answer, _ = await self._ask(lambda ask: wire.Claim(ask, name), far)
-            if isinstance(answer, wire.Granted) and not answer.ours:
-                yield near
-                return
-            near.close()
-            try:
-                yield None
-            finally:
-                self._channel.post(wire.Release(name))
+        return Claim(self, name)
 
     def tell(self, news: str) -> None:
         """Let every other worker hear ``news``."""
@@ -130,6 +115,22 @@ class Fellows:
         if self._channel is not None:
             await self._channel.flushed()
 
+    async def claim(self, name: str) -> socket.socket | None:
+        """Ask for ``name``: None if it is ours now, until ``let_go``, else a line to who has it."""
+        if self._channel is None:
+            return None
+        near, far = socket.socketpair()
+        answer, _ = await self._ask(lambda ask: wire.Claim(ask, name), far)
+        if isinstance(answer, wire.Granted) and not answer.ours:
+            return near
+        near.close()
+        return None
+
+    def let_go(self, name: str) -> None:
+        """Free a name that was ours."""
+        if self._channel is not None:
+            self._channel.post(wire.Release(name))
+
     async def _ask(self, question: Callable[[int], wire.Listen | wire.Claim], *sockets: socket.socket) -> Answer:
         """Ask, and wait for the answer, whoever cancels: it comes at once, and what it grants must not be lost."""
         assert self._channel is not None
@@ -165,6 +166,36 @@ class Fellows:
                 self._changed = anyio.Event()
             case wire.Stop():
                 self.stop(message.level)
+
+
+class Claim:
+    """A name that is held: while in the block, and with ``keep`` beyond it, until ``release``."""
+
+    __slots__ = ("_fellows", "_line", "_name", "_ours")
+
+    def __init__(self, fellows: Fellows, name: str) -> None:
+        self._fellows, self._name = fellows, name
+        self._line: socket.socket | None = None
+        self._ours = False  # and not to be kept
+
+    async def __aenter__(self) -> socket.socket | None:
+        self._line = await self._fellows.claim(self._name)
+        self._ours = self._line is None
+        return self._line
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._line.close()
+        elif self._ours:
+            self.release()
+
+    def keep(self) -> None:
+        """Hold the name beyond the block."""
+        self._ours = False
+
+    def release(self) -> None:
+        """Free the name."""
+        self._fellows.let_go(self._name)
 
 
 class _Ask:

@@ -10,8 +10,7 @@ cdef class Intake:
     cdef readonly double heard
     cdef readonly bint said_stop
     cdef bint _unseen, _straight
-    cdef public double due
-    cdef public object moved, answered
+    cdef public object answered
     cdef str _call, _default_track, _numbering
     cdef object _dialect, _session, _engine, _reorder, _truth, _text
     cdef Plain _plain

@@ -32,10 +32,6 @@ BARREN = 50
 """Media messages in a row without audio that are worth a loud word: one second of a call lost."""
 
 
-def _unmoved(now: float) -> float:
-    return float("inf")
-
-
 def _unanswered(answer: Played | Cleared) -> None:
     """Nothing was played into the call."""
 
@@ -48,9 +44,6 @@ class Intake:
         """When the last message came, by ``time.monotonic``."""
         self.said_stop = False
         """True once the carrier has said that the stream is over."""
-        self.due = float("inf")
-        """When the next message is to be told to ``moved``, which returns when to do so again; by ``monotonic``."""
-        self.moved: Callable[[float], float] = _unmoved
         self.answered: Callable[[Played | Cleared], None] = _unanswered
         """Is given what the carrier answers to what was played into the call."""
         format = start.format
@@ -74,10 +67,7 @@ class Intake:
 
     def take(self, text: str | bytes) -> bool:
         """Take one message; return False if the sinks have no room, or if it was the carrier's ``stop``."""
-        now = monotonic()
-        self.heard = now
-        if now >= self.due:
-            self.due = self.moved(now)
+        self.heard = monotonic()
         self._text = text
         if self._unseen:
             self._unseen = False

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from typing import Protocol
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
@@ -30,6 +31,16 @@ AGAIN_S = 1.0
 """When accepting is tried again after an error: no more files, no memory."""
 
 logger = logging.getLogger(__name__)
+
+
+class Lasting(Protocol):
+    """A connection that is open without a task."""
+
+    def when_gone(self, tell: Callable[[Lasting], None], /) -> None:
+        """Have ``tell`` called, once, when it is closed."""
+
+    async def see_off(self) -> None:
+        """Wait until it is closed; cancelled, close it."""
 
 
 async def listen(host: str, port: int) -> list[socket.socket]:
@@ -51,24 +62,31 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-async def serve(
-    handle: Callable[[socket.socket], Awaitable[None]], host: str, port: int, listening: Callable[[int], None]
-) -> None:
+Handle = Callable[[socket.socket], Awaitable[Lasting | None]]
+
+
+async def serve(handle: Handle, host: str, port: int, listening: Callable[[int], None]) -> None:
     """Run ``handle``, in a task of its own, for each connection to ``host``, until cancelled.
 
-    The socket is its own to close.  ``listening`` is called with the port once connections are taken.  Raises OSError
-    if it cannot listen there.
+    The socket is its own to close.  A connection is over when ``handle`` returns, or it returns what tells when.
+    ``listening`` is called with the port once connections are taken.  Raises OSError if it cannot listen there.
     """
     sockets = await listen(host, port)
     port = sockets[0].getsockname()[1]
     with ExitStack() as stack:
         for each in sockets:
             stack.enter_context(each)
-        async with anyio.create_task_group() as tasks:
-            turns = _Turns(port)
-            for each in sockets:
-                tasks.start_soon(_accept, each, turns, tasks, handle)
-            listening(port)
+        turns = _Turns(port)
+        try:
+            async with anyio.create_task_group() as tasks:
+                for each in sockets:
+                    tasks.start_soon(_accept, each, turns, tasks, handle)
+                listening(port)
+        finally:
+            async with anyio.create_task_group() as tasks:
+                for lasting in turns.lasting:
+                    tasks.start_soon(lasting.see_off)
+                tasks.cancel_scope.cancel()
 
 
 async def serve_streams(
@@ -87,9 +105,7 @@ async def serve_streams(
     await serve(taken, host, port, listening)
 
 
-async def _accept(
-    listener: socket.socket, turns: _Turns, tasks: TaskGroup, handle: Callable[[socket.socket], Awaitable[None]]
-) -> None:
+async def _accept(listener: socket.socket, turns: _Turns, tasks: TaskGroup, handle: Handle) -> None:
     with listener:  # closed before those that were accepted have come to their end
         while True:
             await anyio.wait_readable(listener)
@@ -108,11 +124,15 @@ async def _accept(
             tasks.start_soon(_handle, connection, turns, handle)
 
 
-async def _handle(connection: socket.socket, turns: _Turns, handle: Callable[[socket.socket], Awaitable[None]]) -> None:
+async def _handle(connection: socket.socket, turns: _Turns, handle: Handle) -> None:
+    lasting = None
     try:
-        await handle(connection)
+        lasting = await handle(connection)
     finally:
-        turns.count(-1)
+        if lasting is None:
+            turns.count(-1)
+        else:
+            turns.keep(lasting)
 
 
 class _Turns:
@@ -122,11 +142,23 @@ class _Turns:
         self._here = fellows.here()
         self._takers, self._taken = f"takers at {port}", f"taken at {port}"
         self._own = 0
+        self.lasting: set[Lasting] = set()
+        """Connections that are open without a task."""
+        self._gone = self._let_go  # one for all of them
         self._here.publish(self._takers, 1)
 
     def count(self, more: int) -> None:
         self._own += more
         self._here.publish(self._taken, self._own)
+
+    def keep(self, connection: Lasting) -> None:
+        """Count ``connection`` for as long as it is open."""
+        self.lasting.add(connection)
+        connection.when_gone(self._gone)
+
+    def _let_go(self, connection: Lasting) -> None:
+        self.lasting.remove(connection)
+        self.count(-1)
 
     async def mine(self) -> None:
         """Wait while it is the turn of the others, and they may take it."""

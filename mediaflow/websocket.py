@@ -18,8 +18,9 @@ What differs from that library's defaults, and why:
 * no proxy from the environment, and no redirects: where calls go is said in the pipeline and nowhere else;
 * no debug log: it would show every message, and paths that are capabilities.
 
-``feed`` and ``send_nowait`` are the way of the hot path: messages are given on in the call that read them, and written
+``carry`` and ``send_nowait`` are the way of the hot path: messages are given on in the call that read them, and written
 without a task switch; ``send_nowait`` refuses once the kernel no longer takes the bytes, so that the caller can queue.
+A connection that is carried needs no task, and what is open without one costs its objects alone.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from ._websocket.core import (
     CLOSE_TIMEOUT as CLOSE_TIMEOUT,
     OPEN_TIMEOUT as OPEN_TIMEOUT,
     Closed as Closed,
+    Consumer as Consumer,
     Refused as Refused,
     Unreachable as Unreachable,
     WebSocket as WebSocket,
@@ -151,8 +153,10 @@ async def serve(
 ) -> None:
     """Take connections at ``address`` until cancelled, each in a task of its own that runs ``handler``.
 
-    ``listening`` is called with the port once connections are taken.  When this is cancelled, no more are, every
-    handler is cancelled, and this returns when all of them are done: what they shield is finished.
+    A connection is closed when its handler is done, unless that has it carried (``WebSocket.carry``): then it is for
+    others to close.  ``listening`` is called with the port once connections are taken.  When this is cancelled, no more
+    are, every handler is cancelled, and this returns when all of them are done, what they shield is finished, and
+    nothing is open.
     """
 
     run = partial(_handle, handler)  # not a function around it, which would stay for as long as the connection
@@ -160,23 +164,25 @@ async def serve(
 
 
 async def _handle(handler: Callable[[WebSocket], Awaitable[None]], socket: WebSocket) -> None:
-    code = 1001  # going away: this was cancelled
+    code: int | None = 1001  # going away: this was cancelled
     try:
         await handler(socket)
-        code = 1000
+        code = None if socket.carried else 1000
     except Closed:
         code = 1000  # the peer left
     except Exception as error:
         report(logger, "a WebSocket handler", error)
         code = 1011
     finally:
-        await socket.leave(code)
+        if code is not None:
+            await socket.leave(code)
 
 
 async def adopt(handler: Callable[[WebSocket], Awaitable[None]], line: socket.socket) -> None:
     """Run ``handler`` for a connection that another process has taken and passes on over ``line``."""
     async with await driver.over_line(line, True, MAX_MESSAGE) as adopted:
         await _handle(handler, adopted)
+        await adopted.see_off()
 
 
 @asynccontextmanager

@@ -392,6 +392,25 @@ async def test_a_process_that_dies_breaks_the_line() -> None:
         assert (await socket.wait_closed()).code == 1006
 
 
+async def test_a_name_is_kept_beyond_its_block() -> None:
+    """By who says so, and until it is released: once more, and then as often as it was held."""
+    async with team() as all:
+        one, two = all.hire(), all.hire()
+        claim = one.claimed("c")
+        async with claim as line:
+            assert line is None
+            claim.keep()
+        async with one.claimed("c"):
+            pass
+        await settled(one)
+        async with two.claimed("c") as line:
+            assert line is not None
+        claim.release()
+        await settled(one)
+        async with two.claimed("c") as line:
+            assert line is None
+
+
 async def test_nobody_adopts() -> None:
     """That is known before anything more is read."""
     near, far = socket.socketpair()
@@ -435,3 +454,43 @@ async def test_accepting_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch)
                 await taken.wait()
             tasks.cancel_scope.cancel()
     assert errors == []
+
+
+async def test_what_lasts_is_seen_off_however_accepting_ends() -> None:
+    """A connection that no task serves any more is closed when another one's fault ends it all."""
+    lasting: list[Lasting] = []
+
+    class Lasting:
+        def __init__(self, connection: socket.socket) -> None:
+            self.connection = connection
+            lasting.append(self)
+
+        def when_gone(self, tell: Callable[[listening.Lasting], None], /) -> None:
+            self.tell = tell
+
+        async def see_off(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.connection.close()
+                self.tell(self)
+
+    async def handle(connection: socket.socket) -> Lasting:
+        if lasting:
+            connection.close()
+            raise ZeroDivisionError
+        return Lasting(connection)
+
+    ports: list[int] = []
+    with anyio.fail_after(10):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listening.serve, handle, "127.0.0.1", 0, ports.append)
+                await until(lambda: bool(ports))
+                async with await anyio.connect_tcp("127.0.0.1", ports[0]) as one:
+                    await until(lambda: bool(lasting))
+                    async with await anyio.connect_tcp("127.0.0.1", ports[0]):
+                        with pytest.raises(anyio.EndOfStream):
+                            await one.receive()
+        assert caught.group_contains(ZeroDivisionError)
+    assert lasting[0].connection.fileno() == -1

@@ -16,6 +16,7 @@ from functools import partial
 import anyio
 import pytest
 import trustme
+from carried import feed
 from test_websocket import masked, raw_websocket, rest, running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as library_connect
@@ -72,7 +73,7 @@ async def test_every_message_is_taken_where_it_is_read(kind: str) -> None:
 
     async def handler(websocket: WebSocket) -> None:
         with pytest.raises(Closed) as caught:
-            await websocket.feed(consumer.take, nothing)
+            await feed(websocket, consumer.take, nothing)
         ends.append(caught.value)
 
     def carrier(url: str) -> None:
@@ -97,7 +98,7 @@ async def test_who_wants_no_more_stops_the_peer(kind: str) -> None:
 
     async def handler(websocket: WebSocket) -> None:
         with contextlib.suppress(Closed):
-            await websocket.feed(consumer.take, consumer.ready)
+            await feed(websocket, consumer.take, consumer.ready)
         done.set()
 
     async with running(kind, handler) as server, connect(server.url) as websocket:
@@ -170,7 +171,7 @@ async def test_the_loop_is_told_not_to_read(anyio_backend: str) -> None:
 
         reading.append(line.readable)
         with contextlib.suppress(Closed):
-            await websocket.feed(lambda message: message == b"go", ready)
+            await feed(websocket, lambda message: message == b"go", ready)
         ended.set()
 
     async with running("serve", handler) as server, connect(server.url) as websocket:
@@ -192,7 +193,7 @@ async def test_what_was_read_before_a_stop_is_kept_in_order(kind: str) -> None:
         seen.append(list(consumer.messages))
 
     async def handler(websocket: WebSocket) -> None:
-        await websocket.feed(consumer.take, ready)
+        await feed(websocket, consumer.take, ready)
 
     async with running(kind, handler) as server, raw_websocket(server) as raw:
         await raw.send(b"".join(frames * 2) + masked(0x88, b"\x03\xe8"))
@@ -201,8 +202,8 @@ async def test_what_was_read_before_a_stop_is_kept_in_order(kind: str) -> None:
     assert consumer.messages == [b"a", b"stop", b"bc"] * 2
 
 
-async def test_what_take_raises_comes_out_of_feed(kind: str) -> None:
-    """The exception reaches who feeds; the message counts as taken, and the next is there for recv."""
+async def test_what_take_raises_ends_the_carrying(kind: str) -> None:
+    """The exception reaches the consumer; the message counts as taken, and the next is there for recv."""
     got: list[str | bytes] = []
 
     async def handler(websocket: WebSocket) -> None:
@@ -213,10 +214,10 @@ async def test_what_take_raises_comes_out_of_feed(kind: str) -> None:
             return True
 
         with pytest.raises(ZeroDivisionError):
-            await websocket.feed(take, nothing)
+            await feed(websocket, take, nothing)
         got.append(await websocket.recv())
         with pytest.raises(Closed):
-            await websocket.feed(take, nothing)
+            await feed(websocket, take, nothing)
 
     async with running(kind, handler) as server, raw_websocket(server) as raw:
         sent = [masked(0x82, b"a"), masked(0x82, b"bad"), masked(0x81, b"b"), masked(0x82, b"c")]
@@ -227,7 +228,7 @@ async def test_what_take_raises_comes_out_of_feed(kind: str) -> None:
 
 @pytest.mark.parametrize("by", ["recv", "feed", "ready"])
 async def test_a_cancel_loses_and_doubles_nothing(kind: str, by: str) -> None:
-    """Cancelled over and over while messages come, by turns receiving and feeding: all are there once, in order."""
+    """Cancelled over and over while messages come, by turns received and carried: all are there once, in order."""
     got: list[bytes] = []
     count = 300
 
@@ -254,7 +255,7 @@ async def test_a_cancel_loses_and_doubles_nothing(kind: str, by: str) -> None:
                             assert isinstance(message, bytes)
                             got.append(message)
                     else:
-                        await websocket.feed(take, anyio.lowlevel.checkpoint if by == "ready" else nothing)
+                        await feed(websocket, take, anyio.lowlevel.checkpoint if by == "ready" else nothing)
 
     async with running(kind, handler) as server, connect(server.url) as websocket:
         for number in range(count):
@@ -274,7 +275,7 @@ async def test_two_must_not_receive_at_once() -> None:
             tasks.start_soon(websocket.recv)
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(anyio.BusyResourceError):
-                await websocket.feed(lambda message: True, nothing)
+                await feed(websocket, lambda message: True, nothing)
             await websocket.send("go")
         done.set()
 
@@ -297,7 +298,12 @@ class Recorder:
     def end(self) -> None:
         raise NotImplementedError
 
-    abort = pause = resume = end
+    abort = end
+
+    def pause(self) -> None:
+        pass
+
+    resume = pause
 
     def now(self) -> float:
         return 0.0
@@ -320,7 +326,7 @@ async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
         return eka.send_nowait(block) and carrier.send_nowait(b"ok")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(carrier.feed, take, anyio.lowlevel.checkpoint)
+        tasks.start_soon(feed, carrier, take, anyio.lowlevel.checkpoint)
         await anyio.wait_all_tasks_blocked()
         carrier.received(masked(0x82, b"x") * 12 + masked(0x89, b"p"))
         assert [len(write) for write in eka_line.writes] == [12 * (640 + 4)]
@@ -347,7 +353,7 @@ async def test_a_line_that_breaks_does_not_hold_back_the_others(caplog: pytest.L
     sockets = [WebSocket(line, "/", server=True, max_message=1 << 20) for line in lines]
     carrier = WebSocket(Recorder(), "/", server=True, max_message=1 << 20)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(carrier.feed, lambda message: all(each.send_nowait(message) for each in sockets), nothing)
+        tasks.start_soon(feed, carrier, lambda message: all(each.send_nowait(message) for each in sockets), nothing)
         await anyio.wait_all_tasks_blocked()
         carrier.received(masked(0x82, b"x"))
         tasks.cancel_scope.cancel()
@@ -394,7 +400,7 @@ async def test_a_library_server_hears_what_we_send_masked() -> None:
                             tasks.cancel_scope.cancel()
                         return True
 
-                    tasks.start_soon(websocket.feed, take, nothing)
+                    tasks.start_soon(feed, websocket, take, nothing)
                     for message in messages:
                         if not websocket.send_nowait(message):
                             await websocket.send(message)
@@ -424,7 +430,7 @@ def test_every_loop_pauses_and_goes_on_with_and_without_tls(loop: str, secure: b
 
         async def handler(websocket: WebSocket) -> None:
             with contextlib.suppress(Closed):
-                await websocket.feed(take, anyio.lowlevel.checkpoint)
+                await feed(websocket, take, anyio.lowlevel.checkpoint)
             done.set()
 
         async with running("serve", handler, tls=theirs if secure else None) as server:
@@ -480,7 +486,7 @@ async def test_who_does_not_read_does_not_blame_the_peer(kind: str, monkeypatch:
         await websocket.recv()
         assert websocket.send_nowait(b"fed")  # what comes before is not given on in the call that read it
         with contextlib.suppress(Closed):
-            await websocket.feed(consumer.take, consumer.ready)
+            await feed(websocket, consumer.take, consumer.ready)
 
     with timeouts(monkeypatch, PING_INTERVAL=0.02, PING_TIMEOUT=0.3):
         async with running(kind, handler) as server, raw_websocket(server) as raw:

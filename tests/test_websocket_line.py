@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from carried import feed
 from test_websocket import UPGRADE, masked, running
 
 from mediaflow import listening, websocket
@@ -69,7 +70,7 @@ async def test_all_that_is_ready_is_read_before_anything_is_written() -> None:
 
         with contextlib.suppress(Closed):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(websocket.feed, take, nothing)
+                tasks.start_soon(feed, websocket, take, nothing)
                 await anyio.lowlevel.checkpoint()
                 fed.release()
 
@@ -185,7 +186,7 @@ async def test_a_reset_while_nobody_reads_costs_no_turns() -> None:
 
     async def handler(websocket: WebSocket) -> None:
         with pytest.raises(Closed) as caught:
-            await websocket.feed(take, ready)
+            await feed(websocket, take, ready)
         assert caught.value.by == "broken"
         over.set()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -34,14 +33,12 @@ MESSAGE = 640
 """Bytes at least in a message: 20 ms."""
 
 
-class Stopped(Exception):
-    """The carrier has said that the call is over."""
-
-
 class Call:
     """What comes on one socket leaves by the other."""
 
-    def __init__(self, start: Start, eka: WebSocket) -> None:
+    def __init__(self, start: Start, carrier: WebSocket, eka: WebSocket) -> None:
+        self._carrier, self._stopped = carrier, False
+        self._event = anyio.Event()
         self._plain = Plain()
         self._timeline, self._truth = Timeline(start.format.sample_rate), WireTruth(start.format, (TRACK,))
         steps, format = [], start.format
@@ -59,9 +56,28 @@ class Call:
         plain = self._plain
         if plain.read(text):
             return self._audio(plain.payload, plain)
-        if isinstance(envelope.parse(text), Stop):
-            raise Stopped
-        return True
+        self._stopped = isinstance(envelope.parse(text), Stop)
+        return not self._stopped
+
+    def refused(self) -> None:
+        """Have ``carry`` make room, or see that it is over."""
+        self._event.set()
+
+    def ended(self, error: Exception) -> None:
+        """Take the end for a stop."""
+        self._stopped = True
+        self._event.set()
+
+    async def carry(self) -> None:
+        """Return when the carrier has said that the call is over."""
+        self._carrier.carry(self)
+        while True:
+            self._carrier.go_on()
+            await self._event.wait()
+            if self._stopped:
+                return
+            self._event = anyio.Event()
+            await self.ready()
 
     def _audio(self, data: bytes, plain: Plain) -> bool:
         self._timeline.put(TRACK, len(data), plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
@@ -95,10 +111,10 @@ async def carry(carrier: WebSocket, eka_url: str, trust: ssl.SSLContext | None) 
     start = envelope.parse(await carrier.recv())
     assert isinstance(start, Start)
     async with websocket.connect(f"{eka_url}/{start.call_id}", tls=trust) as eka:
-        call = Call(start, eka)
-        with suppress(Stopped):
-            await carrier.feed(call.take, call.ready)
+        call = Call(start, carrier, eka)
+        await call.carry()
         await call.finish()
+        carrier.release()
 
 
 async def main(eka_url: str, certificate: str = "", key: str = "", authority: str = "") -> None:

@@ -19,7 +19,7 @@ cdef class Cork:
 @cython.final
 cdef class WebSocket:
     cdef readonly object _line, _inbox
-    cdef object _take, _waiter, _failure, _closing, _end, _gone, _pong, _pinged
+    cdef object _take, _waiter, _consumer, _closing, _end, _gone, _tell_gone, _pong, _pinged
     cdef str _path
     cdef Cork _cork
     cdef bint _masks, _refused, _receiving, _lost
@@ -34,6 +34,8 @@ cdef class WebSocket:
 
     @cython.locals(event=int, pulls=bint)
     cdef _deliver(self)
+    cdef _tell_refused(self, failure)
+    cdef _tell_end(self)
     cpdef bint _keep(self, bytes message) except -1
     cpdef send_nowait(self, message)
     cdef _write(self, bytes frame)

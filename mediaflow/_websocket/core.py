@@ -7,7 +7,7 @@
 
 What comes in is given on in the same call that read it.  Nobody is woken for a message unless somebody waits for it::
 
-    line ── received ──▶ Decoder ──▶ take                         `feed`: the consumer is called, and may send at once
+    line ── received ──▶ Decoder ──▶ take                         `carry`: the consumer is called, and may send at once
                             │  └───▶ inbox ──▶ recv               else: up to MAX_WAITING messages
                             └ what nobody takes yet, and no reading meanwhile
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import anyio
@@ -116,6 +116,25 @@ class Line(Protocol):
         """Wait until the line is not full, or lost."""
 
 
+class Consumer(Protocol):
+    """Who is given what comes, in the very calls that read it: so it neither waits nor raises, but for ``take``."""
+
+    @property
+    def take(self) -> Callable[[bytes], bool]:
+        """What a message is given to; a text as its bytes, which are UTF-8.
+
+        When it returns False it has taken that message and wants no more for now: reading stops, and ``refused`` is
+        called.  What it sends with ``send_nowait``, on any WebSocket of this event loop, leaves when all that was read
+        together was given on, in one write per socket.
+        """
+
+    def refused(self) -> None:
+        """Go on with ``go_on`` when there is room, but not in this call; or give the socket back with ``release``."""
+
+    def ended(self, error: Exception) -> None:
+        """Take note, once, that nothing more comes: ``Closed``, or what ``take`` raised of a message it was given."""
+
+
 class Cork:
     """Holds what sockets send while it is in, and lets it go when it is pulled: in one write per socket.
 
@@ -155,7 +174,7 @@ _thread = _Thread()
 
 
 class WebSocket:
-    """An open connection.  One task may receive while another sends."""
+    """An open connection.  One task may receive while another sends, or a consumer, which needs none."""
 
     def __init__(self, line: Line, path: str, *, server: bool, max_message: int, cork: Cork | None = None) -> None:
         self._line, self._path = line, path
@@ -167,7 +186,7 @@ class WebSocket:
         self._refused = False  # what the decoder holds is wanted by nobody yet, and the line is paused
         self._receiving = False
         self._waiter: anyio.Event | None = None  # of who receives
-        self._failure: Exception | None = None  # of `take`
+        self._consumer: Consumer | None = None
         self._out = b""  # what is under a cork
         self._more: list[bytes] = []  # and behind it
         self._out_size, self._out_limit = 0, WRITE_LIMIT
@@ -175,6 +194,7 @@ class WebSocket:
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
         self._lost = False
         self._gone: anyio.Event | None = None  # set when the line is lost
+        self._tell_gone: Callable[[WebSocket], None] | None = None  # called then
         self._pings = 0
         self.ponged = 0
         """The number of the last of our pings that was answered: the peer has read all that was sent before it."""
@@ -207,37 +227,43 @@ class WebSocket:
             self._go_on()
         return message.decode() if opcode == TEXT else message
 
-    async def feed(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
-        """Give every message to ``take`` in the very call that read it, until the connection ends.
+    def carry(self, consumer: Consumer) -> None:
+        """Hand over to ``consumer``, which needs no task: it is called with every message, and with the end.
 
-        A text message comes as its bytes, which are UTF-8.  ``take`` is not to wait.  When it returns False it has
-        taken that message and wants no more for now: reading stops, ``ready`` is awaited here, and reading goes on.
-        What ``take`` sends with ``send_nowait``, on any WebSocket of this event loop, leaves when all that was read
-        together was given on, in one write per socket.
-
-        Raises ``Closed`` at the end, and what ``take`` or ``ready`` raise.  After that, or when this is cancelled, the
-        next message is there for ``recv`` or another ``feed``.
+        The first comes with ``go_on``; until then nothing is read.  A server keeps the connection of a handler that has
+        handed it over.  After ``ended``, or ``release``, the next message is there for ``recv`` or another ``carry``.
         """
         self._begin_receiving()
-        try:
-            while self._inbox:
-                if not take(self._inbox.pop(0)[1]):
-                    await ready()
-            self._take = take
-            if self._refused:
-                self._go_on()
-            while True:
-                if self._failure is not None:
-                    raise self._failure
-                if self._refused:
-                    await ready()
-                    self._go_on()
-                elif self._end is not None:
-                    raise Closed(*self._end)
-                else:
-                    await self._wait()
-        finally:
-            self._take, self._failure, self._receiving = self._keep, None, False
+        self._consumer = consumer
+        self._hold()
+
+    @property
+    def carried(self) -> bool:
+        """True while there is a consumer."""
+        return self._consumer is not None
+
+    def go_on(self) -> None:
+        """Give the consumer what waits, and read on if it takes all of it."""
+        consumer = self._consumer
+        assert consumer is not None
+        self._take = consumer.take
+        while self._inbox:
+            _, message = self._inbox.pop(0)
+            try:
+                room = self._take(message)
+            except Exception as error:
+                self.release()
+                consumer.ended(error)
+                return
+            if not room:
+                consumer.refused()
+                return
+        self._go_on()
+
+    def release(self) -> None:
+        """Take the socket back from its consumer, if it has one; not to be called by ``take``."""
+        if self._consumer is not None:
+            self._consumer, self._take, self._receiving = None, self._keep, False
 
     def _begin_receiving(self) -> None:
         if self._receiving:
@@ -276,6 +302,7 @@ class WebSocket:
     def _deliver(self) -> None:
         pulls = not self._cork.is_in
         self._cork.is_in = True
+        failure: Exception | None = None
         try:
             while event := self._decoder.deliver(self._take):
                 if event <= BINARY:
@@ -285,13 +312,34 @@ class WebSocket:
         except FrameError as error:
             self._fail(error.code, str(error))
         except Exception as error:
-            self._failure = error
+            failure = error
             self._hold()
         finally:
             if pulls:
                 self._cork.pull()
-        if self._lost and not self._refused and self._end is None:
+        if self._refused:
+            self._tell_refused(failure)
+        elif self._lost and self._end is None:
             self._end_by_loss()
+        if self._end is not None:
+            self._tell_end()
+
+    def _tell_refused(self, failure: Exception | None) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        if failure is None:
+            consumer.refused()
+        else:
+            self.release()
+            consumer.ended(failure)
+
+    def _tell_end(self) -> None:
+        """Tell the consumer that the WebSocket is closed, behind all that it is still to be given."""
+        consumer = self._consumer
+        if consumer is not None and self._end is not None and not self._refused:
+            self.release()
+            consumer.ended(Closed(*self._end))
 
     def _hold(self) -> None:
         self._refused = True
@@ -394,6 +442,11 @@ class WebSocket:
         What the peer still sends is thrown away, unless somebody receives: behind messages that nobody takes, the
         peer's answer would not be seen.
         """
+        self.close_nowait(code, reason)
+        await self.wait_gone()
+
+    def close_nowait(self, code: int = 1000, reason: str = "") -> None:
+        """Begin to close; the rest needs no task.  No error if it is closed already."""
         if self._lost:
             return
         if self._closing is None and self._end is None:
@@ -401,7 +454,6 @@ class WebSocket:
             self._line.set_deadline(self._line.now() + CLOSE_TIMEOUT)
         if not self._receiving:
             self.ignore()
-        await self.wait_gone()
 
     def ignore(self) -> None:
         """Throw away what the peer sent and still sends, without a task that takes it; its pings are answered."""
@@ -443,6 +495,24 @@ class WebSocket:
                 self._gone = anyio.Event()
             await self._gone.wait()
 
+    def when_gone(self, tell: Callable[[WebSocket], None]) -> None:
+        """Have ``tell`` called, once, when the line is gone."""
+        if self._lost:
+            tell(self)
+        else:
+            self._tell_gone = tell
+
+    async def see_off(self) -> None:
+        """Wait until the line is gone.  Cancelled, it goes away (1001), unless it is being closed already."""
+        try:
+            await self.wait_gone()
+        finally:
+            if self._closing is None and self._end is None:
+                await self.leave(1001)
+            else:
+                with anyio.CancelScope(shield=True):
+                    await self.wait_gone()
+
     def _send_close(self, code: int, reason: str) -> None:
         self._write(encode(CLOSE, code.to_bytes(2, "big") + reason.encode(), self._masks))
         self._closing = code, reason
@@ -473,6 +543,10 @@ class WebSocket:
         self._wake_all()
         if self._gone is not None:
             self._gone.set()
+        self._tell_end()
+        tell, self._tell_gone = self._tell_gone, None
+        if tell is not None:
+            tell(self)
 
     def _end_by_loss(self) -> None:
         self._end = self._own_end()
@@ -495,6 +569,7 @@ class WebSocket:
             self._pinged = now  # we do not read: the pong may be here
         elif now >= self._pinged + PING_TIMEOUT:
             self._fail(1011, "keepalive ping timeout")
+            self._tell_end()
             return
         self._line.set_deadline(min(now + PING_INTERVAL, self._pinged + PING_TIMEOUT))
 

@@ -193,12 +193,14 @@ async def serve(
     tls: ssl.SSLContext | None,
     max_message: int,
 ) -> None:
-    """Take connections until cancelled, and give each to ``run`` in a task of its own."""
+    """Take connections until cancelled, and give each to ``run`` in a task of its own; carried ones outlast it."""
 
-    async def connected(sock: socket.socket) -> None:
+    async def connected(sock: socket.socket) -> WebSocket | None:
         opened = await _accept(sock, tls, admit, max_message)
-        if opened is not None:
-            await run(opened)
+        if opened is None:
+            return None
+        await run(opened)
+        return opened if opened.carried else None
 
     await accept(connected, host, port, listening)
 

@@ -291,7 +291,7 @@ async def serve(
     tls: ssl.SSLContext | None,
     max_message: int,
 ) -> None:
-    """Take connections until cancelled, and give each to ``run`` in a task of its own."""
+    """Take connections until cancelled, and give each to ``run`` in a task of its own, which carried ones keep."""
 
     async def connected(stream: ByteStream) -> None:
         try:
@@ -303,6 +303,7 @@ async def serve(
                 early = outcome.early
                 async with over(stream, outcome.path, server=True, early=early, max_message=max_message) as socket:
                     await run(socket)
+                    await socket.see_off()
         except LOST:
             pass  # the peer left, or was too slow: TimeoutError is an OSError
         except Exception as error:

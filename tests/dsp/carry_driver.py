@@ -43,7 +43,12 @@ class Hole:
     def end(self) -> None:
         raise NotImplementedError
 
-    abort = pause = resume = end
+    abort = end
+
+    def pause(self) -> None:
+        pass
+
+    resume = pause
 
     async def drain(self) -> None:
         raise NotImplementedError
@@ -76,6 +81,19 @@ class _Writer(Writer):
 
     async def write(self, item: Item) -> None:
         raise NotImplementedError
+
+
+class Carrying:
+    """Has an intake carry a connection."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.take = intake.take
+
+    def refused(self) -> None:
+        raise NotImplementedError
+
+    def ended(self, error: Exception) -> None:
+        raise error
 
 
 class Deaf:
@@ -120,7 +138,8 @@ async def carry(frames: int) -> int:
         session = LiveSession(pipeline, plan, Stream("call", MULAW, tracks), Deaf(tasks))
         intake = Intake("call", Start("call", "", "", MULAW, tracks, {}), session, "little", RecordingEngine())
         session.open_sinks()
-        tasks.start_soon(carrier.feed, intake.take, session.ready)
+        carrier.carry(Carrying(intake))
+        carrier.go_on()
         await anyio.wait_all_tasks_blocked()
         for number in range(1, HEARD):
             carrier.received(message(number))
