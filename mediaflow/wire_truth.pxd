@@ -1,3 +1,6 @@
+cimport cython
+
+
 cdef class _Sound:
     cdef object _encoding, _votes
     cdef long long _window, _left
@@ -16,9 +19,15 @@ cdef class _Clock:
     cpdef str tick(self, long long samples, timestamp_ms)
 
 
+cdef class _Ear:
+    cdef public _Sound sound
+    cdef public _Clock clock
+
+
 cdef class WireTruth:
     cdef object _format, _twins
-    cdef dict _sounds, _clocks
+    cdef tuple _tracks, _ears
     cdef long long _left, _sample_bytes
 
+    @cython.locals(ear=_Ear, clock=_Clock, sound=_Sound)
     cpdef list hear(self, str track, bytes data, timestamp_ms)

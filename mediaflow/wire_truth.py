@@ -132,7 +132,7 @@ class _Sound:
         self._window = int(WINDOW_S * format.sample_rate)  # bytes: of 16-bit audio it is half as long
         self._left = int(LOOK_S * format.sample_rate) * format.sample_bytes
         self._heard = bytearray()
-        self._votes: Counter[Encoding] = Counter()
+        self._votes: Counter[Encoding] | None = None  # of those there are
         self.settled = False
 
     def hear(self, data: bytes) -> str:
@@ -147,6 +147,8 @@ class _Sound:
         if reading is None:
             return ""
         encoding = _ENCODING[reading]
+        if self._votes is None:
+            self._votes = Counter()
         self._votes[encoding] += 1
         ((first, most),) = self._votes.most_common(1)
         if 2 * most - self._votes.total() < VOTES:  # that many more than all others
@@ -214,38 +216,52 @@ class _Twins:
         return same
 
 
+class _Ear:
+    """What is still listened for in one track."""
+
+    def __init__(self, format: AudioFormat) -> None:
+        self.sound: _Sound | None = _Sound(format)
+        self.clock: _Clock | None = _Clock(format)
+
+
 class WireTruth:
     """Listens to the beginning of a call and tells what is not as its format says."""
 
     def __init__(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         self._format, self._sample_bytes = format, format.sample_bytes
-        self._sounds = {track: _Sound(format) for track in tracks}
-        self._clocks = {track: _Clock(format) for track in tracks}
+        self._tracks = tracks
+        self._ears = tuple([_Ear(format) for _ in tracks])
         self._twins = _Twins() if len(tracks) > 1 else None
         self._left = int(LOOK_S * 50) * len(tracks)
 
     @property
     def settled(self) -> bool:
         """True once there is nothing more to find out."""
-        return self._left <= 0 or not (self._sounds or self._clocks or self._twins)
+        if self._left <= 0:
+            return True
+        for ear in self._ears:
+            if ear.sound is not None or ear.clock is not None:
+                return False
+        return self._twins is None
 
     def hear(self, track: str, data: bytes, timestamp_ms: int | None) -> list[Finding]:
         """Take the next frame as it is on the wire, in order; return what it makes certain."""
         self._left -= 1
         found = []
-        if (clock := self._clocks.get(track)) is not None:
+        ear = self._ears[self._tracks.index(track)]
+        clock, sound = ear.clock, ear.sound
+        if clock is not None:
             if code := clock.tick(len(data) // self._sample_bytes, timestamp_ms):
                 found.append(self._rate(track, code))
             if clock.settled:
-                del self._clocks[track]
-        sound = self._sounds.get(track)
+                ear.clock = None
         if (sound is None and self._twins is None) or not dsp.varied(data, _DISTINCT):
             return found
         if sound is not None:
             if code := sound.hear(data):
                 found.append(self._encoding(track, code))
             if sound.settled:
-                del self._sounds[track]
+                ear.sound = None
         if self._twins is not None:
             if self._twins.hear(track, data):
                 text = "both tracks carry the same audio: a side of the call is missing; look how the carrier forks it"
