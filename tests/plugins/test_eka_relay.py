@@ -178,6 +178,7 @@ class Line:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
         self.aborted: list[int] = []
+        self.opened: Callable[[], None] = lambda: None
         self.nowait, self.refused, self.hangs, self.fails, self.note = nowait, refused, hangs, fails, note
 
     def part(self, number: int, before: str) -> Part:
@@ -222,6 +223,7 @@ class _Part(Part):
         self.session_id, self.status = f"s{self.number}", "completed"
         kept = self.writer = Kept(self._line.nowait)
         self._line.writers.append(kept)
+        self._line.opened()
 
     async def finish(self) -> None:
         if self.number == 1 and self._line.note is not None:
@@ -323,9 +325,10 @@ class Sessions(Sink, frozen=True, kw_only=True):
         return self.line.relay()
 
 
-async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [[1], [1, 2, 3]])
+async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path, fails: list[int]) -> None:
     """The call is carried to its end all the same."""
-    line = Line(fails=[1, 2, 3])
+    line = Line(fails=fails)
 
     async def act(engine: Engine) -> None:
         async with engine.open(Stream("c1", PCM)) as session:
@@ -339,9 +342,13 @@ async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path) -> No
     assert account["sinks"][0]["delivered"] == 56000
 
 
-async def test_an_early_session_ends_beside_the_call(tmp_path: Path) -> None:
-    """What is said meanwhile goes to the next ones, and the call is not over before the first session is."""
-    line = Line(note=anyio.Event())
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_early_session_ends_beside_the_call(tmp_path: Path, fails: bool) -> None:
+    """What is said meanwhile goes to the next ones, and the call is not over before the first session is.
+
+    Where the last one has failed that is so too: what was said in the first is no worse for it.
+    """
+    line = Line(note=anyio.Event(), fails=[3] if fails else [])
 
     async def act(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
@@ -353,12 +360,15 @@ async def test_an_early_session_ends_beside_the_call(tmp_path: Path) -> None:
             line.note.set()
 
     async def carry(engine: Engine) -> None:
-        await call(*[SECOND] * 7)(engine)
+        with suppress(SessionError):
+            await call(*[SECOND] * 7)(engine)
 
     runner = make_runner(tmp_path, act, Sessions(line=line))
     account = await run(runner)
-    assert line.ended == [2, 3, 1]
-    assert account["status"] == "complete"
+    assert (line.ended, line.aborted) == ([2, 3, 1], [])
+    failure = {"code": "end-refused", "text": "session 3"}
+    assert account["sinks"][0]["failure"] == (failure if fails else None)
+    assert account["sinks"][0]["delivered"] == 56000
     assert b"".join(writer.audio for writer in line.writers) == SECOND * 7
 
 
@@ -394,6 +404,24 @@ async def test_what_ends_beside_the_call_is_cut_off_with_it(tmp_path: Path, cut:
     assert account["sinks"][0]["failure"]["code"] == ("enough" if cut == "stop" else "deadline")
     assert account["sinks"][0]["delivered"] == 32000
     assert sorted(line.aborted) == ([1, 2] if streaming else [1])
+
+
+async def test_an_early_session_of_a_call_that_was_cut_off_just_now(tmp_path: Path) -> None:
+    """A cut that comes when the next session is open already, and nothing was waited for since."""
+    line = Line(note=anyio.Event())
+
+    async def act(engine: Engine) -> None:
+        with suppress(SessionError):
+            async with engine.open(Stream("c1", PCM)) as session:
+                [edge] = runner.sessions["c1"].edges
+                line.opened = lambda: edge.stop(SinkError("enough", "no more of it")) if line.writers[1:] else None
+                for _ in range(4):
+                    await session.send(SECOND)
+
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    assert sorted(line.aborted) == [1, 2]
+    assert account["sinks"][0]["failure"]["code"] == "enough"
 
 
 async def test_a_first_session_that_cannot_be_had_is_the_failure() -> None:
