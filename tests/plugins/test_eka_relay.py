@@ -31,7 +31,7 @@ from mediaflow import (
     websocket,
 )
 from mediaflow._websocket import stream
-from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow.testing import RecordedSession, RecordingEngine, frames, write_all
 from mediaflow_plugins import _eka_relay
 from mediaflow_plugins._eka_relay import Part, PartWriter, Relay
 from mediaflow_plugins.sink_eka_json import EkaJson
@@ -57,10 +57,25 @@ def quick_retries() -> Iterator[None]:
         yield
 
 
+class SlowEngine(RecordingEngine):
+    """Has not stored the first session before ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = anyio.Event()
+
+    @asynccontextmanager
+    async def open(self, stream: Stream) -> AsyncIterator[RecordedSession]:
+        async with super().open(stream) as session:
+            yield session
+            if session is self.sessions[0]:
+                await self.go_on.wait()
+
+
 @asynccontextmanager
-async def ingest(*quirks: str) -> AsyncIterator[tuple[RecordingEngine, str]]:
+async def ingest(*quirks: str, engine: RecordingEngine | None = None) -> AsyncIterator[tuple[RecordingEngine, str]]:
     """Run a service that takes sessions of three seconds and no more, and fail after twenty."""
-    engine = RecordingEngine()
+    engine = engine or RecordingEngine()
     source = EkaIngest(listen="http://127.0.0.1:0", quirks=("short_sessions", *quirks))  # type: ignore[arg-type]
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -106,6 +121,38 @@ async def test_nothing_is_lost_at_the_seams(tmp_path: Path, kind: str, monkeypat
     assert len(os.listdir(tmp_path / "notes")) == 4
     assert notes[0]["additional_data"] == {"call_id": "c1"}
     assert notes[2]["additional_data"] == {"call_id": "c1", "part": 3, "continues": sessions[1]["session_id"]}
+
+
+@pytest.mark.parametrize("kind", ["raw", "portable"])
+async def test_an_early_session_that_is_stored_last_has_its_note(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes to fetch it is there although the last session is over, and its block is left."""
+    if kind == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
+    engine = SlowEngine()
+
+    async def act(call_engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, call_engine)
+            [last] = await engine.ended()
+            assert last is not engine.sessions[0]
+            while not (tmp_path / "notes" / f"{last.stream.id}.json").exists():
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            engine.go_on.set()
+
+    async def carry(call_engine: Engine) -> None:
+        await call(*[SECOND] * 4)(call_engine)
+
+    async with ingest(engine=engine) as (_, url):
+        sink = make_sink("raw", url, tmp_path / "notes")
+        account = await run(make_runner(tmp_path, act, sink, transforms=[Mix(), Resample(rate=16000)]))
+    [ledger] = account["sinks"]
+    assert ledger["failure"] is None
+    assert ledger["received"] == ledger["delivered"] == 64000
+    assert [session["status"] for session in ledger["outcome"]["sessions"]] == ["completed"] * 2
+    assert len(os.listdir(tmp_path / "notes")) == 2
 
 
 async def test_a_path_without_the_session_holds_several_notes(tmp_path: Path) -> None:
