@@ -13,10 +13,12 @@ import anyio
 import pytest
 import stamina
 from eka_service import Plan, Service, running_service
+from engine_kit import S16_8K, make_runner
 
 from mediaflow import (
     AudioFormat,
     AudioFrame,
+    Engine,
     FormatError,
     PathTemplate,
     Secret,
@@ -29,6 +31,8 @@ from mediaflow._websocket import stream
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_eka_ingest import EkaIngest
+from mediaflow_plugins.transform_mix import Mix
+from mediaflow_plugins.transform_resample import Resample
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +49,11 @@ def quick_retries() -> Iterator[None]:
 
 
 @pytest.fixture(params=["lines", "portable"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Connect over lines of our own, and as where there is no epoll, where a task reads each connection."""
     if request.param == "portable":
         monkeypatch.setattr(websocket, "driver", stream)
+    return str(request.param)
 
 
 def sink(base_url: str, folder: Path, **options: object) -> EkaRaw:
@@ -297,6 +302,29 @@ async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
                 written += frame.data
         assert writer.delivered == len(written) // 2
     assert service.audio == written
+
+
+async def test_a_call_takes_no_task_while_it_streams(tmp_path: Path, way: str) -> None:
+    """Four take as many as one, and so all of them none; but where tasks read, two each: that one, and the sink's."""
+
+    async def act(engine: Engine) -> None:
+        counts = []
+        async with AsyncExitStack() as calls:
+            for number in range(4):
+                session = await calls.enter_async_context(engine.open(Stream(f"c{number}", S16_8K)))
+                session.push(AUDIO[:3200])
+                while not runner.sessions[f"c{number}"].account()["sinks"][0]["delivered"]:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.wait_all_tasks_blocked()
+                counts.append(len(anyio.get_running_tasks()))
+        assert counts == [counts[0] + number * (2 if way == "portable" else 0) for number in range(4)]
+
+    async with running_service(Plan()) as service:
+        target = sink(service.url, tmp_path)
+        runner = make_runner(tmp_path, act, target, transforms=[Mix(), Resample(rate=16000)])
+        await runner.run()
+        assert sorted(service.log) == sorted(["create", "open", "stop", "closed", "end", "get"] * 4)
+    assert [account["sinks"][0]["delivered"] for account in runner.accounts] == [3200] * 4
 
 
 async def test_failed_is_no_success_though_it_comes_with_200(tmp_path: Path) -> None:
