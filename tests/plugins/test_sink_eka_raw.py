@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -398,6 +398,44 @@ async def test_leaving_by_an_exception_finishes_quickly(tmp_path: Path, cancelle
             await anyio.lowlevel.checkpoint()
     assert service.log == ["create", "open", "stop", "closed", "end"]
     assert service.audio == AUDIO[:32000]
+
+
+@asynccontextmanager
+async def watched(url: str) -> AsyncIterator[tuple[str, anyio.Event]]:
+    """Stand before the service at ``url``, and tell when a connection to it is closed by who opened it."""
+    gone = anyio.Event()
+
+    async def carry(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
+        async for data in source:
+            await target.send(data)
+
+    async def take(client: anyio.abc.ByteStream) -> None:
+        port = int(url.rpartition(":")[2])
+        async with client, await anyio.connect_tcp("127.0.0.1", port) as service, anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, service, client)
+            await carry(client, service)
+            gone.set()
+            tasks.cancel_scope.cancel()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, take)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}", gone
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["finished", "broken", "refused"])
+async def test_no_connection_to_the_service_is_left_behind(tmp_path: Path, how: str) -> None:
+    """Whether the block was left in peace, by an exception, or could not be entered."""
+    plan = Plan(create_status=422 if how == "refused" else 201)
+    async with running_service(plan) as service, watched(service.url) as (url, gone):
+        with suppress(ZeroDivisionError, SinkError):
+            async with sink(url, tmp_path).open(CALL, PCM, ("inbound",)) as writer:
+                await writer.write(frames(AUDIO, PCM, [16000])[0])
+                assert not gone.is_set()
+                if how == "broken":
+                    raise ZeroDivisionError
+        await gone.wait()
+    assert ("get" in service.log) == (how == "finished")
 
 
 async def test_nothing_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
