@@ -276,9 +276,9 @@ class Writer(ABC):
 
     aside: Aside = staticmethod(_at_once)
     """Await it, in ``write``, with work that need not hold the call up: the engine, which sets this as it sets
-    ``note``, does it in a task beside the call.  The sink is not over before it is done; what it raises fails the sink,
-    but not before its end; and it is cancelled if the sink is cut off.  Where a writer is used by itself the work is
-    done at once."""
+    ``note``, does it in a task beside the call, also when the block is left meanwhile.  The sink is not over before it
+    is done; what it raises fails the sink, but not before its end; and it is cancelled if the sink is cut off.  Where a
+    writer is used by itself the work is done at once."""
 
     outcome: Mapping[str, Any] = {}
     """What became of the audio (a path, a session id, a status), for the ledger and for people."""

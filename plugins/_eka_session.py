@@ -257,6 +257,10 @@ class _Part(Part):
             raise
 
     async def finish(self) -> None:
+        async with self._call.client:  # beside a call this goes on when the block of the call is left
+            await self._finish()
+
+    async def _finish(self) -> None:
         writer, sink, client = self.writer, self._call.sink, self._call.client
         try:
             await writer.finish()

@@ -130,12 +130,14 @@ class _AsyncioHub(Hub):
         super().__init__()
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._context = copy_context()
+        self._context.run(_tell_backend)
 
     def now(self) -> float:
         return self._loop.time()
 
     def _attach(self) -> None:
-        self._loop.add_reader(self.poller.fd, self.turn)
+        self._context.run(self._loop.add_reader, self.poller.fd, self.turn)
 
     def _detach(self) -> None:
         self._loop.remove_reader(self.poller.fd)
@@ -147,11 +149,18 @@ class _AsyncioHub(Hub):
         if self._timer is None or when < self._timer.when():
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._on_time)
+            self._timer = self._context.run(self._loop.call_at, when, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
         self.look()
+
+
+def _tell_backend() -> None:
+    """Say which backend runs, for what we call may begin tasks, and a callback is in none that would tell."""
+    sniffio = cast(Any, sys.modules.get("sniffio"))
+    if sniffio is not None:
+        sniffio.current_async_library_cvar.set("asyncio")
 
 
 class _TrioHub(Hub):

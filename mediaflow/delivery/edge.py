@@ -199,9 +199,9 @@ class Edge:
     def _begin(self) -> None:
         """Begin a task, unless there is one, or nothing to do for one any more."""
         if not self._running and not self._left:
-            self._running = True
             self._stays = self._stays or self._block is not None
             self._owner.start(self._run)
+            self._running = True
 
     async def _run(self) -> None:
         rests = False
@@ -283,7 +283,7 @@ class Edge:
 
     def _settle(self) -> None:
         """Book what is left, once nothing runs any more."""
-        if not self._left or self._beside:
+        if not self._left or self._beside or self.over:
             return
         if self._late is not None:
             self._give_up(self._late)

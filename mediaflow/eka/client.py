@@ -152,7 +152,10 @@ def connect(base_url: str, credentials: Credentials) -> EkaClient:
 
 
 class EkaClient:
-    """The API; get one from ``connect``.  Every method raises ``EkaError``."""
+    """The API; get one from ``connect``.  Every method raises ``EkaError``.
+
+    It may be used in several ``async with`` blocks, one within the other or side by side, and left in another task.
+    """
 
     __slots__ = ("_account", "_http", "_service")
 

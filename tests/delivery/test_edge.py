@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -11,8 +12,9 @@ import anyio
 import pytest
 from engine_kit import S16_8K, TONE, Kept, Light, Memory, call, make_runner, run
 
-from mediaflow import Engine, SessionError, SinkError, Stream
+from mediaflow import AudioFormat, Engine, SessionError, SinkError, Stream, envelope, websocket
 from mediaflow.delivery.edge import Edge
+from mediaflow_plugins.source_vobiz import Vobiz
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +230,7 @@ async def test_a_limit_from_before_the_sink_was_open(tmp_path: Path, kind: type[
     kept = Kept(opening=anyio.Event(), hold=300)
 
     def limit(edge: Edge) -> None:
-        edge.limit(anyio.current_time() + 0.1)
+        edge.limit(anyio.current_time() + 0.5)
         assert kept.opening is not None
         kept.opening.set()
 
@@ -327,3 +329,38 @@ async def test_one_task_writes_all_that_has_to_wait(tmp_path: Path) -> None:
     account = await run(make_runner(tmp_path, act, Light(kept=kept)))
     assert kept.audio == TONE * 4
     assert account["sinks"][0]["delivered"] == 4 * 640
+
+
+async def test_what_has_to_wait_may_come_from_anywhere(tmp_path: Path) -> None:
+    """The task that writes is begun by what reads a socket, which need not be a task itself."""
+    await read_and_wait(tmp_path)
+
+
+def test_the_same_where_anyio_did_not_start_the_loop(tmp_path: Path) -> None:
+    """A callback is then not told what runs, as those under ``anyio.run`` are."""
+    asyncio.run(read_and_wait(tmp_path))
+
+
+async def read_and_wait(tmp_path: Path) -> None:
+    """Have frames that were read from a socket wait for a sink that streams."""
+    kept, mulaw = Kept(nowait=False), AudioFormat("mulaw", 8000)
+    source = Vobiz(listen="ws://127.0.0.1:0/vobiz", reconnect_s=0.0)
+
+    async def act(engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.serve, engine)
+            await runner.up.wait()
+            async with websocket.connect(runner.url) as carrier:
+                await carrier.send(envelope.build_start("c1", "s1", "account", mulaw, ("inbound",)))
+                await kept.reached["streaming"].wait()
+                await anyio.wait_all_tasks_blocked()
+                for number in range(5):
+                    await carrier.send(envelope.build_media("s1", number, "inbound", number, 20 * number, TONE[:160]))
+                await kept.reached["writing"].wait()
+            await runner.over(1)
+            tasks.cancel_scope.cancel()
+
+    runner = make_runner(tmp_path, act, Light(kept=kept))
+    account = await run(runner)
+    assert kept.audio == 5 * TONE[:160]
+    assert account["sinks"][0]["delivered"] == 800

@@ -31,7 +31,7 @@ from mediaflow import (
     websocket,
 )
 from mediaflow._websocket import stream
-from mediaflow.testing import RecordingEngine, frames, write_all
+from mediaflow.testing import RecordedSession, RecordingEngine, frames, write_all
 from mediaflow_plugins import _eka_relay
 from mediaflow_plugins._eka_relay import Part, PartWriter, Relay
 from mediaflow_plugins.sink_eka_json import EkaJson
@@ -57,10 +57,25 @@ def quick_retries() -> Iterator[None]:
         yield
 
 
+class SlowEngine(RecordingEngine):
+    """Has not stored the first session before ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = anyio.Event()
+
+    @asynccontextmanager
+    async def open(self, stream: Stream) -> AsyncIterator[RecordedSession]:
+        async with super().open(stream) as session:
+            yield session
+            if session is self.sessions[0]:
+                await self.go_on.wait()
+
+
 @asynccontextmanager
-async def ingest(*quirks: str) -> AsyncIterator[tuple[RecordingEngine, str]]:
+async def ingest(*quirks: str, engine: RecordingEngine | None = None) -> AsyncIterator[tuple[RecordingEngine, str]]:
     """Run a service that takes sessions of three seconds and no more, and fail after twenty."""
-    engine = RecordingEngine()
+    engine = engine or RecordingEngine()
     source = EkaIngest(listen="http://127.0.0.1:0", quirks=("short_sessions", *quirks))  # type: ignore[arg-type]
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -106,6 +121,38 @@ async def test_nothing_is_lost_at_the_seams(tmp_path: Path, kind: str, monkeypat
     assert len(os.listdir(tmp_path / "notes")) == 4
     assert notes[0]["additional_data"] == {"call_id": "c1"}
     assert notes[2]["additional_data"] == {"call_id": "c1", "part": 3, "continues": sessions[1]["session_id"]}
+
+
+@pytest.mark.parametrize("kind", ["raw", "portable"])
+async def test_an_early_session_that_is_stored_last_has_its_note(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes to fetch it is there although the last session is over, and its block is left."""
+    if kind == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
+    engine = SlowEngine()
+
+    async def act(call_engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, call_engine)
+            [last] = await engine.ended()
+            assert last is not engine.sessions[0]
+            while not (tmp_path / "notes" / f"{last.stream.id}.json").exists():
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            engine.go_on.set()
+
+    async def carry(call_engine: Engine) -> None:
+        await call(*[SECOND] * 4)(call_engine)
+
+    async with ingest(engine=engine) as (_, url):
+        sink = make_sink("raw", url, tmp_path / "notes")
+        account = await run(make_runner(tmp_path, act, sink, transforms=[Mix(), Resample(rate=16000)]))
+    [ledger] = account["sinks"]
+    assert ledger["failure"] is None
+    assert ledger["received"] == ledger["delivered"] == 64000
+    assert [session["status"] for session in ledger["outcome"]["sessions"]] == ["completed"] * 2
+    assert len(os.listdir(tmp_path / "notes")) == 2
 
 
 async def test_a_path_without_the_session_holds_several_notes(tmp_path: Path) -> None:
@@ -178,6 +225,7 @@ class Line:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
         self.aborted: list[int] = []
+        self.opened: Callable[[], None] = lambda: None
         self.nowait, self.refused, self.hangs, self.fails, self.note = nowait, refused, hangs, fails, note
 
     def part(self, number: int, before: str) -> Part:
@@ -222,6 +270,7 @@ class _Part(Part):
         self.session_id, self.status = f"s{self.number}", "completed"
         kept = self.writer = Kept(self._line.nowait)
         self._line.writers.append(kept)
+        self._line.opened()
 
     async def finish(self) -> None:
         if self.number == 1 and self._line.note is not None:
@@ -323,9 +372,10 @@ class Sessions(Sink, frozen=True, kw_only=True):
         return self.line.relay()
 
 
-async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [[1], [1, 2, 3]])
+async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path, fails: list[int]) -> None:
     """The call is carried to its end all the same."""
-    line = Line(fails=[1, 2, 3])
+    line = Line(fails=fails)
 
     async def act(engine: Engine) -> None:
         async with engine.open(Stream("c1", PCM)) as session:
@@ -339,9 +389,13 @@ async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path) -> No
     assert account["sinks"][0]["delivered"] == 56000
 
 
-async def test_an_early_session_ends_beside_the_call(tmp_path: Path) -> None:
-    """What is said meanwhile goes to the next ones, and the call is not over before the first session is."""
-    line = Line(note=anyio.Event())
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_early_session_ends_beside_the_call(tmp_path: Path, fails: bool) -> None:
+    """What is said meanwhile goes to the next ones, and the call is not over before the first session is.
+
+    Where the last one has failed that is so too: what was said in the first is no worse for it.
+    """
+    line = Line(note=anyio.Event(), fails=[3] if fails else [])
 
     async def act(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
@@ -353,12 +407,15 @@ async def test_an_early_session_ends_beside_the_call(tmp_path: Path) -> None:
             line.note.set()
 
     async def carry(engine: Engine) -> None:
-        await call(*[SECOND] * 7)(engine)
+        with suppress(SessionError):
+            await call(*[SECOND] * 7)(engine)
 
     runner = make_runner(tmp_path, act, Sessions(line=line))
     account = await run(runner)
-    assert line.ended == [2, 3, 1]
-    assert account["status"] == "complete"
+    assert (line.ended, line.aborted) == ([2, 3, 1], [])
+    failure = {"code": "end-refused", "text": "session 3"}
+    assert account["sinks"][0]["failure"] == (failure if fails else None)
+    assert account["sinks"][0]["delivered"] == 56000
     assert b"".join(writer.audio for writer in line.writers) == SECOND * 7
 
 
@@ -394,6 +451,24 @@ async def test_what_ends_beside_the_call_is_cut_off_with_it(tmp_path: Path, cut:
     assert account["sinks"][0]["failure"]["code"] == ("enough" if cut == "stop" else "deadline")
     assert account["sinks"][0]["delivered"] == 32000
     assert sorted(line.aborted) == ([1, 2] if streaming else [1])
+
+
+async def test_an_early_session_of_a_call_that_was_cut_off_just_now(tmp_path: Path) -> None:
+    """A cut that comes when the next session is open already, and nothing was waited for since."""
+    line = Line(note=anyio.Event())
+
+    async def act(engine: Engine) -> None:
+        with suppress(SessionError):
+            async with engine.open(Stream("c1", PCM)) as session:
+                [edge] = runner.sessions["c1"].edges
+                line.opened = lambda: edge.stop(SinkError("enough", "no more of it")) if line.writers[1:] else None
+                for _ in range(4):
+                    await session.send(SECOND)
+
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    assert sorted(line.aborted) == [1, 2]
+    assert account["sinks"][0]["failure"]["code"] == "enough"
 
 
 async def test_a_first_session_that_cannot_be_had_is_the_failure() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
 import stamina
 from eka_service import Plan, Service, running_service
+from engine_kit import S16_8K, make_runner
 
 from mediaflow import (
     AudioFormat,
     AudioFrame,
+    Engine,
     FormatError,
     PathTemplate,
     Secret,
@@ -29,6 +31,8 @@ from mediaflow._websocket import stream
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_eka_ingest import EkaIngest
+from mediaflow_plugins.transform_mix import Mix
+from mediaflow_plugins.transform_resample import Resample
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +49,11 @@ def quick_retries() -> Iterator[None]:
 
 
 @pytest.fixture(params=["lines", "portable"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Connect over lines of our own, and as where there is no epoll, where a task reads each connection."""
     if request.param == "portable":
         monkeypatch.setattr(websocket, "driver", stream)
+    return str(request.param)
 
 
 def sink(base_url: str, folder: Path, **options: object) -> EkaRaw:
@@ -299,6 +304,29 @@ async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
     assert service.audio == written
 
 
+async def test_a_call_takes_no_task_while_it_streams(tmp_path: Path, way: str) -> None:
+    """Four take as many as one, and so all of them none; but where tasks read, two each: that one, and the sink's."""
+
+    async def act(engine: Engine) -> None:
+        counts = []
+        async with AsyncExitStack() as calls:
+            for number in range(4):
+                session = await calls.enter_async_context(engine.open(Stream(f"c{number}", S16_8K)))
+                session.push(AUDIO[:3200])
+                while not runner.sessions[f"c{number}"].account()["sinks"][0]["delivered"]:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.wait_all_tasks_blocked()
+                counts.append(len(anyio.get_running_tasks()))
+        assert counts == [counts[0] + number * (2 if way == "portable" else 0) for number in range(4)]
+
+    async with running_service(Plan()) as service:
+        target = sink(service.url, tmp_path)
+        runner = make_runner(tmp_path, act, target, transforms=[Mix(), Resample(rate=16000)])
+        await runner.run()
+        assert sorted(service.log) == sorted(["create", "open", "stop", "closed", "end", "get"] * 4)
+    assert [account["sinks"][0]["delivered"] for account in runner.accounts] == [3200] * 4
+
+
 async def test_failed_is_no_success_though_it_comes_with_200(tmp_path: Path) -> None:
     """The result says failed: the sink does too, but the audio was delivered."""
     async with running_service(Plan(polls=[(200, "failed")])) as service:
@@ -370,6 +398,44 @@ async def test_leaving_by_an_exception_finishes_quickly(tmp_path: Path, cancelle
             await anyio.lowlevel.checkpoint()
     assert service.log == ["create", "open", "stop", "closed", "end"]
     assert service.audio == AUDIO[:32000]
+
+
+@asynccontextmanager
+async def watched(url: str) -> AsyncIterator[tuple[str, anyio.Event]]:
+    """Stand before the service at ``url``, and tell when a connection to it is closed by who opened it."""
+    gone = anyio.Event()
+
+    async def carry(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
+        async for data in source:
+            await target.send(data)
+
+    async def take(client: anyio.abc.ByteStream) -> None:
+        port = int(url.rpartition(":")[2])
+        async with client, await anyio.connect_tcp("127.0.0.1", port) as service, anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, service, client)
+            await carry(client, service)
+            gone.set()
+            tasks.cancel_scope.cancel()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, take)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}", gone
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["finished", "broken", "refused"])
+async def test_no_connection_to_the_service_is_left_behind(tmp_path: Path, how: str) -> None:
+    """Whether the block was left in peace, by an exception, or could not be entered."""
+    plan = Plan(create_status=422 if how == "refused" else 201)
+    async with running_service(plan) as service, watched(service.url) as (url, gone):
+        with suppress(ZeroDivisionError, SinkError):
+            async with sink(url, tmp_path).open(CALL, PCM, ("inbound",)) as writer:
+                await writer.write(frames(AUDIO, PCM, [16000])[0])
+                assert not gone.is_set()
+                if how == "broken":
+                    raise ZeroDivisionError
+        await gone.wait()
+    assert ("get" in service.log) == (how == "finished")
 
 
 async def test_nothing_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
