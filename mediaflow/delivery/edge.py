@@ -15,8 +15,9 @@ A task is there while something has to be awaited.  While a call streams that is
     task 1   open ── write what has waited ──▶ ends here      resident: it goes on as the second one does
                                                  │ frames go into the sink
     task 2   begun when one has to wait, or to leave: write, wait for more, write … ──▶ leave the block
+                                                 ▲ and ends where a frame goes into the sink by itself again
 
-The second one stays until the end: a sink for which frames have to wait once is one for which they will again.
+So a sink for which every frame has to wait keeps its task, and one that was held up for a moment does not.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Edge:
                 if self._writer.write_nowait(item):
                     if frame is not None:
                         self.account.write(frame)
+                    if self._work is not None:
+                        self._rest(self._work)
                     return
             except Exception as error:  # the sink's fault must not become the source's
                 self._fail(error)
@@ -195,6 +198,12 @@ class Edge:
             self._work.set()
         else:
             self._begin()
+
+    def _rest(self, work: anyio.Event) -> None:
+        """Let the task end that waits for more: there is more, and it needed none."""
+        if not self._sink.resident and self._deadline == inf:
+            self._stays = False
+            work.set()
 
     def _begin(self) -> None:
         """Begin a task, unless there is one, or nothing to do for one any more."""

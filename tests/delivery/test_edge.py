@@ -331,6 +331,26 @@ async def test_one_task_writes_all_that_has_to_wait(tmp_path: Path) -> None:
     assert account["sinks"][0]["delivered"] == 4 * 640
 
 
+async def test_a_sink_that_was_held_up_takes_no_task_any_more(tmp_path: Path, kind: type[Memory]) -> None:
+    """As soon as a frame need not wait; and it does with the next one that has to."""
+    kept = Kept()
+
+    async def act(engine: Engine) -> None:
+        before = tasks()
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await kept.reached["streaming"].wait()
+            for number, (nowait, alive) in enumerate([(True, 0), (False, 1), (True, 0), (False, 1), (True, 0)], 1):
+                kept.nowait = nowait
+                session.push(TONE)
+                await anyio.wait_all_tasks_blocked()
+                assert kept.audio == number * TONE
+                assert len(tasks() - before) == (alive if kind is Light else 1)
+
+    account = await run(make_runner(tmp_path, act, kind(kept=kept)))
+    assert kept.left == "finished"
+    assert account["sinks"][0]["delivered"] == 5 * 640
+
+
 async def test_what_has_to_wait_may_come_from_anywhere(tmp_path: Path) -> None:
     """The task that writes is begun by what reads a socket, which need not be a task itself."""
     await read_and_wait(tmp_path)
