@@ -382,6 +382,7 @@ class Held:
 
     async def __aenter__(self) -> LiveSession:
         self._session = self._begin()
+        del self._begin  # it happens once, and a call is long
         return self._session
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:

@@ -40,8 +40,7 @@ cdef class Decoder:
     cdef char *_held                # what there is of it
     cdef Py_ssize_t _filled, _room
     cdef mediaflow_utf8 _utf8
-    cdef char _control[125]         # what there is of a control frame, which may come amid a message
-    cdef int _control_size
+    cdef bytes _control             # what there is of a control frame, which may come amid a message
 
     cpdef feed(self, data, Py_ssize_t size=*)
     cpdef int deliver(self, take) except -1

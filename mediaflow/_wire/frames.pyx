@@ -221,7 +221,6 @@ cdef class Decoder:
         if self._frame >= CLOSE:
             if length > 125:
                 self._fail(1002, "a control frame over 125 bytes")
-            self._control_size = 0
         else:
             if length >> 63:
                 self._fail(1002, "a length with its highest bit set")
@@ -236,14 +235,15 @@ cdef class Decoder:
     cdef bint _take_control(self) except -1:
         """Gather a control frame; True once it is whole."""
         cdef Py_ssize_t size = min(self._left, self._end - self._at)
-        mediaflow_unmask(self._control + self._control_size, self._at, size, self._mask)
-        self._control_size += size
+        cdef bytes piece = PyBytes_FromStringAndSize(NULL, size)
+        mediaflow_unmask(PyBytes_AS_STRING(piece), self._at, size, self._mask)
+        self._control = piece if self._control is None else self._control + piece
         self._advance(size)
         if self._left:
             return False
         self._inside = False
         self.opcode = self._frame
-        self.payload = PyBytes_FromStringAndSize(self._control, self._control_size)
+        self.payload, self._control = self._control, None
         if self._frame == CLOSE:
             self._check_close()
             self._over = True
@@ -254,12 +254,14 @@ cdef class Decoder:
     cdef int _check_close(self) except -1:
         cdef mediaflow_utf8 text
         cdef int code
+        cdef const char *said = PyBytes_AS_STRING(self.payload)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.payload)
         text.due = 0
-        if self._control_size == 1:
+        if size == 1:
             self._fail(1002, "a close frame of one byte")
-        if self._control_size:
-            code = <uint8_t>self._control[0] << 8 | <uint8_t>self._control[1]
-            if not mediaflow_check_utf8(&text, self._control + 2, self._control_size - 2) or text.due:
+        if size:
+            code = <uint8_t>said[0] << 8 | <uint8_t>said[1]
+            if not mediaflow_check_utf8(&text, said + 2, size - 2) or text.due:
                 self._fail(1007, "the reason of a close is not UTF-8")
             if not _may_be_sent(code):
                 self._fail(1002, f"the close code {code} must not be sent")
