@@ -15,7 +15,7 @@ A processor is synchronous and gives the same samples for any way the input is s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
@@ -254,12 +254,31 @@ def _unheard(name: str, /, **facts: str | int | float) -> None:
     """Nobody keeps a record where a writer is used by itself."""
 
 
+class Aside(Protocol):
+    """Runs what a writer has to do beside the call; see ``Writer.aside``."""
+
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], /) -> Awaitable[None]: ...
+
+
+async def _at_once(work: Callable[[], Coroutine[Any, Any, None]], /) -> None:
+    """Nobody else runs it where a writer is used by itself."""
+    await work()
+
+
 class Writer(ABC):
     """The running part of a sink, for one stream."""
+
+    __slots__ = ("__dict__",)  # which is not made for a class that has slots for all it holds
 
     note: Note = staticmethod(_unheard)
     """What ``Session.note`` is to a source: call it to put on record what the other side has said of the stream.  The
     engine sets it once it has opened the writer."""
+
+    aside: Aside = staticmethod(_at_once)
+    """Await it, in ``write``, with work that need not hold the call up: the engine, which sets this as it sets
+    ``note``, does it in a task beside the call.  The sink is not over before it is done; what it raises fails the sink,
+    but not before its end; and it is cancelled if the sink is cut off.  Where a writer is used by itself the work is
+    done at once."""
 
     outcome: Mapping[str, Any] = {}
     """What became of the audio (a path, a session id, a status), for the ledger and for people."""
@@ -286,6 +305,10 @@ class Sink(Component, frozen=True):
         Literal["block", "drop_oldest"],
         Meta(description="block holds the source up; drop_oldest drops what has waited longest and books it"),
     ] = "block"
+
+    resident: ClassVar[bool] = True
+    """False promises that the block of ``open`` may be left in another task than it was entered in: across the
+    ``yield`` it holds no task group and no cancel scope.  Then no task is kept for it while the call streams."""
 
     def check_format(self, format: AudioFormat, tracks: tuple[str, ...]) -> None:
         """Raise ``FormatError`` if the sink cannot take this format or these tracks."""

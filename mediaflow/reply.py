@@ -21,6 +21,7 @@ What had not been confirmed by then is booked as dropped, under the same word or
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ class LiveReply:
         stream = msgspec.structs.replace(stream, id=self._call.stream.id)
         session = self._session = LiveSession(self._reply, plan, stream, self)
         self._call.note("ReplyStarted")
-        self._tasks.start_soon(self._keep, session)
+        session.open_sinks()
         return session
 
     def listening(self, url: str) -> None:
@@ -152,13 +153,13 @@ class LiveReply:
             except Exception as error:  # the border of the reply: its fault is not the call's
                 self._error = str(error) if isinstance(error, MediaflowError) else f"{type(error).__name__}: {error}"
 
-    async def _keep(self, session: LiveSession) -> None:
-        try:
-            await session.run_sinks()
-        finally:
-            session.finished.set()
+    # What its session asks for and tells.
 
-    # What its session tells.
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        self._tasks.start_soon(work, *args)
+
+    def sinks_over(self, session: LiveSession) -> None:
+        session.finished.set()
 
     def sink_failed(self, session: LiveSession, edge: Edge) -> None:
         if not self._stopped:

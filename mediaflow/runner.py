@@ -1,8 +1,8 @@
 """A pipeline at work: its source, its calls, its ledger, and how it stops.
 
-The sinks of a call run in the runner's task group, not in the task that the source reads in, and so they outlive it:
-to stop, the source alone is cancelled.  That closes the front of every call; what is under way flows through, and each
-sink finishes as it would have.  Only what has not finished ``drain_s`` seconds later is cut off, and booked.
+The sinks of a call wait in tasks of the runner's group, not in the task that the source reads in, and so they outlive
+it: to stop, the source alone is cancelled.  That closes the front of every call; what is under way flows through, and
+each sink finishes as it would have.  Only what has not finished ``drain_s`` seconds later is cut off, and booked.
 
     stop()  →  source cancelled  →  sessions end  →  sinks finish  →  run() returns
                                                         └ after drain_s, or at a second stop(): cut off
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
@@ -147,7 +147,7 @@ class Runner:
             raise
         self.sessions[stream.id] = session
         self._tell("session_started", stream=stream)
-        self._tasks.start_soon(self._keep, session)
+        session.open_sinks()
         if self.pipeline.reply is not None:
             session.reply = LiveReply(self.pipeline.reply, session, self)
             self._tasks.start_soon(session.reply.run)
@@ -164,25 +164,28 @@ class Runner:
 
     # The rest of a call's life.
 
-    async def _keep(self, session: LiveSession) -> None:
-        """Run the sinks of a call to their end and settle its account."""
-        try:
-            await session.run_sinks()
-        finally:
-            with anyio.CancelScope(shield=True):
-                if session.reply is not None:
-                    await session.reply.over.wait()
-                account = session.settled = session.account()
-                await self._book([account])
-            # From here on without waiting: whoever counts calls sees each either as live or as over.
-            del self.sessions[session.stream.id]
-            self.ended += 1
-            self.failed += has_failed(account)
-            self.accounts = [*self.accounts[1 - KEPT :], account]
-            self._tell("session_ended", account=account)
-            session.finished.set()
-            self._over.set()
-            self._over = anyio.Event()
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        self._tasks.start_soon(work, *args)
+
+    def sinks_over(self, session: LiveSession) -> None:
+        self._tasks.start_soon(self._settle, session)
+
+    async def _settle(self, session: LiveSession) -> None:
+        """Settle the account of a call whose sinks are over."""
+        with anyio.CancelScope(shield=True):
+            if session.reply is not None:
+                await session.reply.over.wait()
+            account = session.settled = session.account()
+            await self._book([account])
+        # From here on without waiting: whoever counts calls sees each either as live or as over.
+        del self.sessions[session.stream.id]
+        self.ended += 1
+        self.failed += has_failed(account)
+        self.accounts = [*self.accounts[1 - KEPT :], account]
+        self._tell("session_ended", account=account)
+        session.finished.set()
+        self._over.set()
+        self._over = anyio.Event()
 
     async def _keep_ledger(self) -> None:
         while True:

@@ -24,7 +24,7 @@ cdef class LiveSession:
     cdef readonly bint broke
     cdef public object reply
     cdef bint _sinks_done, _ending
-    cdef object _keeper, _ended, _format
+    cdef object _keeper, _format
     cdef dict _tracks, _lanes, _lost
     cdef _Lane _lane
     cdef list _notes

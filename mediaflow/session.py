@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -42,7 +42,13 @@ _CONCEAL_MS = 1000
 
 
 class Keeper(Protocol):
-    """What sessions tell their news to."""
+    """What runs the tasks of sessions, and hears their news."""
+
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Begin a task that outlives the source's."""
+
+    def sinks_over(self, session: LiveSession) -> None:
+        """Take note that every sink has finished and the source has left: the account of the call is complete."""
 
     def sink_failed(self, session: LiveSession, edge: Edge) -> None:
         """Take note that a sink has failed."""
@@ -101,7 +107,6 @@ class LiveSession:
         self._notes: list[dict[str, str | int | float]] = []
         self._notes_left_out = 0
         self._ending = False
-        self._ended = Latch()
         self.edges = tuple(
             [
                 Edge(
@@ -111,8 +116,7 @@ class LiveSession:
                     plan.output,
                     plan.output_tracks,
                     SinkAccount(plan.output, plan.path),
-                    self._failed,
-                    self.note,
+                    self,
                 )
                 for index, sink in enumerate(pipeline.sinks)
             ]
@@ -190,6 +194,11 @@ class LiveSession:
 
     # What the runner calls.
 
+    def open_sinks(self) -> None:
+        """Begin to open the sinks; audio may come at once."""
+        for edge in self.edges:
+            edge.open()
+
     async def leave(self, error: BaseException | None) -> None:
         """End the call for its source, which has met ``error`` or nothing, and wait until it is finished."""
         if isinstance(error, SessionError):
@@ -217,20 +226,7 @@ class LiveSession:
             self._ending = True
             for edge in self.edges:
                 edge.close()
-            self._ended.set()
-
-    async def run_sinks(self) -> None:
-        """Run every sink until all have finished and the source has left: only then is the account complete."""
-        first, *others = self.edges
-        if others:
-            async with anyio.create_task_group() as sinks:
-                for edge in self.edges:
-                    sinks.start_soon(edge.run)
-        else:  # as in most calls, and a task takes 4 KiB
-            await first.run()
-        with anyio.CancelScope(shield=True):
-            await self._ended.wait()
-        self._sinks_done = True
+            self.sink_over()
 
     def limit(self, deadline: float) -> None:
         """Cut off, at that time, the sinks that have not finished by then."""
@@ -249,7 +245,7 @@ class LiveSession:
                     "sink": edge.label,
                     **edge.account.figures(timeline),
                     "failure": None if failure is None else {"code": failure.code, "text": str(failure)},
-                    "outcome": dict(edge.outcome),
+                    "outcome": edge.outcome,
                 }
             )
         return {
@@ -364,7 +360,17 @@ class LiveSession:
         logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
         return SessionError(self.error)
 
-    def _failed(self, edge: Edge) -> None:
+    # What the edges call.
+
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        self._keeper.start(work, *args)
+
+    def sink_over(self) -> None:
+        if self._ending and all(edge.over for edge in self.edges):
+            self._sinks_done = True
+            self._keeper.sinks_over(self)
+
+    def sink_failed(self, edge: Edge) -> None:
         self.undelivered = all(edge.failure is not None for edge in self.edges)
         if self.undelivered:
             self.error = self.error or NOBODY
@@ -382,7 +388,7 @@ class Held:
 
     async def __aenter__(self) -> LiveSession:
         self._session = self._begin()
-        del self._begin  # it happens once, and a call is long
+        del self._begin  # and what it was made of
         return self._session
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:

@@ -80,8 +80,13 @@ async def connect(
         yield socket
 
 
+def reads_in_tasks() -> bool:
+    """Say whether a connection that is opened here is read by a task, as it is where there is no epoll."""
+    return driver is streams
+
+
 async def connect_in(
-    tasks: TaskGroup,
+    tasks: TaskGroup | None,
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
@@ -91,7 +96,7 @@ async def connect_in(
 ) -> WebSocket:
     """Connect as ``connect`` does, for who closes in another task than he opens: always, and with ``leave``.
 
-    ``tasks`` is where the connection is read if that takes a task.
+    ``tasks`` is where the connection is read if that takes a task; where ``reads_in_tasks`` is False None will do.
     """
     with _opening(url, open_timeout):
         return await driver.open_in(tasks, url, headers or {}, tls, max_message)

@@ -2,7 +2,7 @@
 
 A model takes sessions of a certain length, which the service tells (``lite`` 10 minutes, ``pro`` an hour).  Before a
 session is full the next one is opened, and only when it can take audio the first is closed; that one then finishes,
-ends and is asked for its note in a task of its own, while the call goes on::
+ends and is asked for its note beside the call (``Writer.aside``), which goes on::
 
     session 1   ▄▄▄▄▄▄▄▄▄▄▄▄▄┊▄▄▄▄▄ stop → close → end → note
                              ┊soft ┊hard
@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from math import inf
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import anyio
-from anyio.abc import TaskGroup
 
 from mediaflow import AudioFormat, AudioFrame, Cut, Item, SinkError, SpeechEnded, SpeechStarted, Writer, eka
 
@@ -43,8 +43,13 @@ OPEN_S = 15.0
 """How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
 
 
+_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
+
+
 class PartWriter(Writer):
     """Writes to one session."""
+
+    __slots__ = ("put",)
 
     put: Callable[[bytes], bool]
     """Takes the audio of a frame without waiting; returns False, and has taken nothing, if that cannot be."""
@@ -56,21 +61,26 @@ class Part(ABC):
     No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
     """
 
-    __slots__ = ("before", "failure", "given", "number", "outcome", "session_id", "writer")
+    __slots__ = ("before", "facts", "given", "number", "session_id", "status", "writer")
 
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
-        self.session_id = ""
-        self.outcome: Mapping[str, Any] = {}
-        self.failure: Exception | None = None
+        self.session_id = self.status = ""
+        self.facts = _NO_FACTS
+        """What else is known of its outcome."""
         self.given = 0
         """Samples that it was given, once it is closed."""
         self.writer: PartWriter
         """Takes the audio, once it is open."""
 
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What has become of its audio."""
+        return {"session_id": self.session_id, "status": self.status, **self.facts}
+
     @abstractmethod
-    async def open(self, tasks: TaskGroup) -> None:
-        """Have the session and its writer; ``tasks`` outlives it.  Nothing is left behind by what raises."""
+    async def open(self) -> None:
+        """Have the session and its writer.  Nothing is left behind by what raises."""
 
     @abstractmethod
     async def finish(self) -> None:
@@ -81,22 +91,39 @@ class Part(ABC):
         """Give up quickly, whatever cancels."""
 
 
-class Relay(eka.Quota, Writer):
-    """Writes a call to one session after the other; ``part`` makes the one of a number behind the one of an id."""
+class Parts(Protocol):
+    """The call that sessions are parts of."""
 
-    def __init__(self, part: Callable[[int, str], Part], format: AudioFormat, longest_s: float | None) -> None:
+    def part(self, number: int, before: str) -> Part:
+        """Return the session of that number, which goes on behind the one with the id ``before``."""
+
+
+class Relay(eka.Quota, Writer):
+    """Writes a call to one session after the other."""
+
+    __slots__ = ("_call", "_format", "_longest_s", "_parts", "_writer", "aside", "note")
+
+    def __init__(self, call: Parts, format: AudioFormat, longest_s: float | None) -> None:
         super().__init__()
-        self._part, self._longest_s = part, longest_s
-        # In bytes of the session that is written to, since that is what a frame knows without computing.
-        self._size = format.sample_bytes
-        self._soft = self._hard = float("inf")
-        if longest_s is not None:
-            longest = longest_s * format.sample_rate
-            self._soft, self._hard = longest * SOFT * self._size, max(longest * HARD // 1, 1) * self._size
-        self.limit = self._hard  # the soft one in a pause
+        self.note, self.aside = Writer.note, Writer.aside
+        self._call, self._format, self._longest_s = call, format, longest_s
+        self.limit = self._hard
         self._writer: PartWriter
         self._parts: list[Part] = []
-        self._tasks: TaskGroup
+
+    # In bytes of the session that is written to, since that is what a frame knows without computing.
+
+    @property
+    def _soft(self) -> float:
+        if self._longest_s is None:
+            return inf
+        return self._longest_s * self._format.sample_rate * SOFT * self._format.sample_bytes
+
+    @property
+    def _hard(self) -> float:
+        if self._longest_s is None:
+            return inf
+        return max(self._longest_s * self._format.sample_rate * HARD // 1, 1) * self._format.sample_bytes
 
     @property
     def delivered(self) -> int:
@@ -110,34 +137,22 @@ class Relay(eka.Quota, Writer):
     @property
     def outcome(self) -> Mapping[str, Any]:  # type: ignore[override]
         """That of the only session; of several, all of them, and how the worst one stands."""
-        outcomes = [dict(part.outcome) for part in self._parts]
+        outcomes = [part.outcome for part in self._parts]
         if len(outcomes) == 1:
             return outcomes[0]
         states = [outcome["status"] for outcome in outcomes]
         return {"status": next((each for each in states if each != "completed"), "completed"), "sessions": outcomes}
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Open the first session; leaving it normally returns when all sessions have their note."""
-        failure: Exception | None = None
-        async with anyio.create_task_group() as self._tasks:
-            try:
-                first = self._part(1, "")
-                await first.open(self._tasks)
-                self._go_on_with(first)
-                try:
-                    yield
-                except BaseException:
-                    await self._parts[-1].abort()
-                    raise
-                await self._finish(self._parts[-1])
-            except Exception as error:
-                failure = error
-                self._tasks.cancel_scope.cancel()
-        failures = [failure, *(part.failure for part in self._parts)]
-        for each in failures:
-            if each is not None:
-                raise each
+    async def open(self) -> None:
+        """Open the first session."""
+        first = self._call.part(1, "")
+        await first.open()
+        self._go_on_with(first)
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Finish the last session, or give it up where there is an error; those before it finish beside the call."""
+        last = self._parts[-1]
+        await (last.finish() if error is None else last.abort())
 
     def pass_nowait(self, event: Item) -> bool:
         self._listen(event)
@@ -147,11 +162,11 @@ class Relay(eka.Quota, Writer):
         if isinstance(item, AudioFrame):
             if self.given >= self.limit:
                 await self._hand_over()
-            while self.given + len(item.data) > self._hard:
-                head = int(self._hard) - self.given
+            while self.given + len(item.data) > (hard := self._hard):
+                head = int(hard) - self.given
                 if head:
                     await self._write(item.replace(item.data[:head]))
-                    item = item.replace(item.data[head:], position=item.position + head // self._size)
+                    item = item.replace(item.data[head:], position=item.position + head // self._format.sample_bytes)
                 await self._hand_over()
             await self._write(item)
         else:
@@ -170,29 +185,22 @@ class Relay(eka.Quota, Writer):
         elif isinstance(item, SpeechStarted):
             self.limit = self._hard
 
-    async def _finish(self, part: Part) -> None:
-        try:
-            await part.finish()
-        except Exception as error:  # raised again where no task group wraps it
-            part.failure = error
-
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
         self._writer, self.put, self.given = part.writer, part.writer.put, 0
 
     async def _hand_over(self) -> None:
         last = self._parts[-1]
-        part = self._part(len(self._parts) + 1, last.session_id)
+        part = self._call.part(len(self._parts) + 1, last.session_id)
         refusal: SinkError | None = SinkError("unreachable", f"there was no other session within {OPEN_S:g} s")
         with anyio.move_on_after(OPEN_S):
             try:
-                await part.open(self._tasks)
+                await part.open()
                 refusal = None
             except SinkError as error:
                 refusal = error
         if refusal is not None:
-            self._soft = self._hard = self.limit = float("inf")
-            last.outcome = {**last.outcome, "longer_than_s": self._longest_s}
+            last.facts = {**last.facts, "longer_than_s": self._longest_s}
             logger.warning(
                 "EkaScribe session %s gets longer than the %g s that its model takes, for another could not be had "
                 "(%s): what comes now may be missing in the note",
@@ -200,8 +208,9 @@ class Relay(eka.Quota, Writer):
                 self._longest_s,
                 refusal.code,
             )
+            self._longest_s, self.limit = None, inf
             return
-        last.given = self.given // self._size
+        last.given = self.given // self._format.sample_bytes
         self._go_on_with(part)
-        self._tasks.start_soon(self._finish, last)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)
+        await self.aside(last.finish)

@@ -24,10 +24,9 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
@@ -57,14 +56,14 @@ DISCOVERY_S = 2.0
 class EkaWriter(PartWriter):
     """The running part of every sink here."""
 
-    files_sent = 0
-    """How many chunks were uploaded; none on a stream."""
+    __slots__ = ("_delivered", "_format", "doubt", "files_sent")
 
-    doubt: SinkError | None = None
-    """Why it is not sure that everything is stored, though all was sent."""
-
-    def __init__(self, session: eka.Session, format: AudioFormat) -> None:
-        self._session, self._format = session, format
+    def __init__(self, format: AudioFormat) -> None:
+        self.files_sent = 0
+        """How many chunks were uploaded; none on a stream."""
+        self.doubt: SinkError | None = None
+        """Why it is not sure that everything is stored, though all was sent."""
+        self._format = format
         self._delivered = 0
 
     @property
@@ -86,6 +85,8 @@ class EkaSink(Sink, frozen=True):
     """The options of every sink here."""
 
     upload_type: ClassVar[Literal["stream", "chunked"]]
+
+    resident: ClassVar[bool] = False
 
     base_url: Annotated[str, Meta(description="address of the service; https beyond loopback")] = eka.BASE_URL
     token: Annotated[Secret, Meta(description="long-lived token of the service, instead of a client id")] = Secret("")
@@ -167,62 +168,107 @@ class EkaSink(Sink, frozen=True):
 
     @abstractmethod
     async def writer(
-        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+        self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
-        """Open the way for the audio of ``session``; ``finish`` or ``abort`` ends it, in whatever task."""
+        """Open the way for the audio of ``session``; ``finish`` or ``abort`` ends it, in whatever task.
 
-    @asynccontextmanager
-    async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
+        A connection is read in ``tasks`` where that takes a task; it is None for a sink that is not ``resident``.
+        """
+
+    def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AbstractAsyncContextManager[Writer]:
         self.check_format(format, tracks)
-        async with eka.connect(self.base_url, self.credentials()) as client:
-            relay = Relay(partial(_Part, self, client, stream, format), format, await self._longest(client))
-            async with relay.running():
-                yield relay
+        call = _Call(self, stream, format)
+        return _with_tasks(call) if self.resident else call
 
-    async def _longest(self, client: eka.EkaClient) -> float | None:
+
+class _Call:
+    """The block of a call, which may be left in another task.  A class: one that is a generator takes a kilobyte."""
+
+    __slots__ = ("client", "format", "relay", "sink", "stream", "tasks")
+
+    def __init__(self, sink: EkaSink, stream: Stream, format: AudioFormat) -> None:
+        self.sink, self.stream, self.format = sink, stream, format
+        self.client = eka.connect(sink.base_url, sink.credentials())
+        self.tasks: TaskGroup | None = None
+        self.relay: Relay
+
+    async def __aenter__(self) -> Relay:
+        await self.client.__aenter__()
+        try:
+            self.relay = Relay(self, self.format, await self._longest())
+            await self.relay.open()
+        except BaseException:
+            await self.client.__aexit__()
+            raise
+        return self.relay
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            await self.relay.leave(error)
+        finally:
+            await self.client.__aexit__()
+
+    def part(self, number: int, before: str) -> Part:
+        """Return the session with that number."""
+        return _Part(self, number, before)
+
+    async def _longest(self) -> float | None:
         """Ask how many seconds a session may last; None where the service does not say."""
         with anyio.move_on_after(DISCOVERY_S), suppress(eka.EkaError):
-            return (await client.discover()).longest(self.model)
+            return (await self.client.discover()).longest(self.sink.model)
         return None
+
+
+@asynccontextmanager
+async def _with_tasks(call: _Call) -> AsyncIterator[Writer]:
+    """Hold the group for tasks that read connections."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as call.tasks:
+        try:
+            async with call as relay:
+                yield relay
+        except Exception as error:  # raised again where the group does not wrap it
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 class _Part(Part):
     """One session of a call, from its creation to its result."""
 
-    __slots__ = ("_client", "_format", "_sink", "_stream")
+    __slots__ = ("_call",)
 
     writer: EkaWriter
 
-    def __init__(
-        self, sink: EkaSink, client: eka.EkaClient, stream: Stream, format: AudioFormat, number: int, before: str
-    ) -> None:
+    def __init__(self, call: _Call, number: int, before: str) -> None:
         super().__init__(number, before)
-        self._sink, self._client, self._stream, self._format = sink, client, stream, format
+        self._call = call
 
-    async def open(self, tasks: TaskGroup) -> None:
-        session = await self._client.create(self._request())
+    async def open(self) -> None:
+        call = self._call
+        session = await call.client.create(self._request())
         self.session_id = session.id
-        self.outcome = {"session_id": session.id, "status": "streaming"}
-        logger.info("call %s: EkaScribe session created", self._stream.id)
+        self.status = "streaming"
+        logger.info("call %s: EkaScribe session created", call.stream.id)
         try:
-            self.writer = await self._sink.writer(tasks, self._client, session, self._format)
+            self.writer = await call.sink.writer(call.tasks, call.client, session, call.format)
         except BaseException:
             await self._end_quickly(0)
             raise
 
     async def finish(self) -> None:
-        writer, sink = self.writer, self._sink
+        writer, sink, client = self.writer, self._call.sink, self._call.client
         try:
             await writer.finish()
         except BaseException:
             await self._end_quickly(writer.files_sent)
             raise
-        writer.ended(await self._client.end(self.session_id, writer.files_sent))
-        self.outcome = {**self.outcome, "status": "processing"}
-        state = await self._client.result(
+        writer.ended(await client.end(self.session_id, writer.files_sent))
+        self.status = "processing"
+        state = await client.result(
             self.session_id, poll_s=sink.poll_s, timeout_s=sink.result_timeout_s, files_sent=writer.files_sent
         )
-        self.outcome = {**self.outcome, **await self._keep(state)}
+        await self._keep(state)
         if writer.doubt is not None:
             raise writer.doubt
         if state.status == "failed":
@@ -234,10 +280,10 @@ class _Part(Part):
 
     async def _end_quickly(self, files_sent: int) -> None:
         with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):
-            await self._client.end(self.session_id, files_sent)
+            await self._call.client.end(self.session_id, files_sent)
 
     def _request(self) -> eka.SessionRequest:
-        sink = self._sink
+        sink = self._call.sink
         continues = {"part": self.number, "continues": self.before} if self.before else {}
         return eka.SessionRequest(
             model=sink.model,
@@ -245,12 +291,12 @@ class _Part(Part):
             templates=sink.templates,
             language_hint=sink.language_hint,
             upload_type=sink.upload_type,
-            additional_data={"call_id": self._stream.id, **continues},
+            additional_data={"call_id": self._call.stream.id, **continues},
         )
 
-    async def _keep(self, state: eka.SessionState) -> dict[str, Any]:
-        """Write the result to a file of its own and return the outcome."""
-        results, stream = self._sink.results, self._stream
+    async def _keep(self, state: eka.SessionState) -> None:
+        """Write the result to a file of its own."""
+        results, stream = self._call.sink.results, self._call.stream
         path = results.fill({**stream.metadata, "call_id": stream.id, "session_id": self.session_id})
         if self.before and "session_id" not in results.names:
             path = path.with_stem(f"{path.stem}-{self.number}")
@@ -258,10 +304,10 @@ class _Part(Part):
             await anyio.to_thread.run_sync(_write_private, path, msgspec.json.encode(state.body))
         except OSError as error:
             raise SinkError("result-unwritten", f"session {self.session_id}: the result: {error.strerror}") from None
-        status = "partial" if state.http_status == 206 else state.status
-        outcome = {"status": status, "result": str(path)}
-        errors = state.body.get("processing_errors")
-        return outcome | ({"processing_errors": errors} if errors else {})
+        self.status = "partial" if state.http_status == 206 else state.status
+        self.facts = {**self.facts, "result": str(path)}
+        if errors := state.body.get("processing_errors"):
+            self.facts["processing_errors"] = errors
 
 
 def _clock(ahead: float) -> Finding:

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from anyio.abc import TaskGroup
 from msgspec import Meta
 
-from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka
+from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka, websocket
 
 from ._eka_session import EkaSink, EkaWriter
 
@@ -39,22 +39,23 @@ class EkaStream(EkaSink, frozen=True):
         float, Meta(ge=30, description="how long the service may take to store the last audio and close")
     ] = eka.stream.CLOSE_S
 
+    @property
+    def resident(self) -> bool:  # type: ignore[override]
+        """Only where a task reads the connection: the block holds the group that it is in."""
+        return websocket.reads_in_tasks()
+
     async def writer(
-        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+        self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
         stream = await eka.stream.open_in(tasks, session, format.sample_rate if self.in_json else None)
-        return _Writer(self, session, stream, format)
+        return _Writer(self, stream, format)
 
 
 class _Writer(EkaWriter):
-    def __init__(
-        self,
-        sink: EkaStream,
-        session: eka.Session,
-        stream: eka.stream.AudioStream,
-        format: AudioFormat,
-    ) -> None:
-        super().__init__(session, format)
+    __slots__ = ("_mark", "_marked", "_packer", "_sink", "_stream")
+
+    def __init__(self, sink: EkaStream, stream: eka.stream.AudioStream, format: AudioFormat) -> None:
+        super().__init__(format)
         self._sink, self._stream = sink, stream
         size = format.sample_rate * sink.message_ms // 1000 * format.sample_bytes
         self._packer = eka.Packer(stream.send_nowait, size)

@@ -44,7 +44,7 @@ class EkaUpload(EkaSink, frozen=True):
         self.require(format, tracks, rates=(16000, 8000))
 
     async def writer(
-        self, tasks: TaskGroup, client: eka.EkaClient, session: eka.Session, format: AudioFormat
+        self, tasks: TaskGroup | None, client: eka.EkaClient, session: eka.Session, format: AudioFormat
     ) -> EkaWriter:
         return _Writer(self, client, session, format)
 
@@ -57,7 +57,8 @@ class _Writer(EkaWriter):
         session: eka.Session,
         format: AudioFormat,
     ) -> None:
-        super().__init__(session, format)
+        super().__init__(format)
+        self._session_id = session.id
         self._client, self._retry_s = client, sink.retry_s
         self._size = sink.chunk_s * format.sample_rate * format.sample_bytes
         self._pending = bytearray()
@@ -89,7 +90,7 @@ class _Writer(EkaWriter):
     def ended(self, ended: eka.Ended) -> None:
         received = ended.audio_files_received
         if received is not None and received < self.files_sent:
-            text = f"session {self._session.id}: the service has {received} of {self.files_sent} chunks"
+            text = f"session {self._session_id}: the service has {received} of {self.files_sent} chunks"
             self.doubt = SinkError("chunks-missing", text)
 
     async def _upload(self, size: int) -> None:
@@ -98,7 +99,7 @@ class _Writer(EkaWriter):
         give_up = anyio.current_time() + self._retry_s
         while True:
             try:
-                await self._client.upload(self._session.id, f"chunk_{self.files_sent}.wav", data)
+                await self._client.upload(self._session_id, f"chunk_{self.files_sent}.wav", data)
                 break
             except eka.EkaError as error:
                 if error.code != "unreachable" or anyio.current_time() >= give_up:

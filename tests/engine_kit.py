@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 
@@ -50,6 +50,7 @@ class Kept:
         self,
         *,
         nowait: bool = True,
+        opening: anyio.Event | None = None,
         gate: anyio.Event | None = None,
         fail_open: Exception | None = None,
         fail_at: int | None = None,
@@ -57,11 +58,12 @@ class Kept:
         hold: int = 0,
         finish: anyio.Event | None = None,
     ) -> None:
-        self.nowait, self.gate, self.hold, self.finish = nowait, gate, hold, finish
+        self.nowait, self.opening, self.gate, self.hold, self.finish = nowait, opening, gate, hold, finish
         self.fail_open, self.fail_at, self.fail_finish = fail_open, fail_at, fail_finish
         self.items: list[Item] = []
         self.left = ""
         self.writer: Writer
+        self.reached = {phase: anyio.Event() for phase in ("opening", "streaming", "writing", "finishing")}
         self.wrote = anyio.Event()
 
     @property
@@ -77,20 +79,31 @@ class Memory(Sink, frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
         kept = self.kept
+        kept.reached["opening"].set()
+        if kept.opening is not None:
+            await kept.opening.wait()
         if kept.fail_open is not None:
             raise kept.fail_open
         writer = kept.writer = _MemoryWriter(kept)
+        kept.reached["streaming"].set()
         try:
             yield writer
+            kept.reached["finishing"].set()
+            if kept.finish is not None:
+                await kept.finish.wait()
         except BaseException:
             kept.left = "aborted"
             raise
-        if kept.finish is not None:
-            await kept.finish.wait()
         if kept.fail_finish is not None:
             raise kept.fail_finish
         writer.confirmed = writer.taken
         kept.left = "finished"
+
+
+class Light(Memory, frozen=True, kw_only=True):
+    """Is the same, and needs no task while it streams."""
+
+    resident: ClassVar[bool] = False
 
 
 class _MemoryWriter(Writer):
@@ -109,6 +122,7 @@ class _MemoryWriter(Writer):
         return True
 
     async def write(self, item: Item) -> None:
+        self._kept.reached["writing"].set()
         if self._kept.gate is not None:
             await self._kept.gate.wait()
         self._take(item)

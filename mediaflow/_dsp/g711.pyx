@@ -18,7 +18,6 @@ Reference: ITU-T G.711 (11/88), tables 1a to 2b.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdlib cimport free, realloc
 
 from mediaflow._dsp.kernels cimport (
     Kernel,
@@ -122,24 +121,12 @@ cdef class Codec(Stage):
     """One direction of one law as a stage of a chain."""
 
     cdef Kernel _kernel
-    cdef char *_out
-    cdef Py_ssize_t _room
-
-    def __dealloc__(self):
-        free(self._out)
 
     cdef int feed(self, Span *data) except -1 nogil:
         cdef Py_ssize_t count = data.size // self.bytes_in
-        cdef char *grown
-        if count * self.bytes_out > self._room:
-            grown = <char *>realloc(self._out, count * self.bytes_out)
-            if grown == NULL:
-                with gil:
-                    raise MemoryError
-            self._out = grown
-            self._room = count * self.bytes_out
-        self._kernel(data.start, self._out, count)
-        data.start, data.size = self._out, count * self.bytes_out
+        cdef char *out = self.output(data, count * self.bytes_out)
+        self._kernel(data.start, out, count)
+        data.start, data.size = out, count * self.bytes_out
         return 0
 
 

@@ -22,6 +22,10 @@ void mediaflow_mulaw_encode(const char *data, char *out, int64_t count);
 void mediaflow_alaw_decode(const char *data, char *out, int64_t count);
 void mediaflow_alaw_encode(const char *data, char *out, int64_t count);
 
+/* stage_kernel.c: LENT bytes of the thread that calls, from a cache line on, in which `input` does not lie. */
+enum { LENT = 4096 };
+char *mediaflow_lent(const char *input);
+
 /* step_kernel.c. Vectors run past the last output asked for: buffers of `count` floats need SLACK more. */
 enum {
     STRIDE = 16,        /* taps of a filter come in groups of so many, padded with zeros */

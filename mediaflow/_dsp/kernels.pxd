@@ -9,6 +9,7 @@ cdef extern from "kernels.h":
     enum: SLACK
     enum: PAST
     enum: SCRATCH
+    enum: LENT
 
     struct part:
         const float *taps
@@ -17,6 +18,7 @@ cdef extern from "kernels.h":
 
     float *mediaflow_zeros(int64_t count) noexcept nogil
     float *mediaflow_scratch() noexcept nogil
+    char *mediaflow_lent(const char *input) noexcept nogil
 
     void mediaflow_mulaw_decode(const char *data, char *out, int64_t count) noexcept nogil
     void mediaflow_mulaw_encode(const char *data, char *out, int64_t count) noexcept nogil

@@ -18,7 +18,7 @@ is returned as soon as that has arrived. That wait is the `latency`; nothing is 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from math import gcd
@@ -80,8 +80,6 @@ cdef class Resampler(Stage):
     cdef list _filters          # keeps alive what the steps point to
     cdef Step *_steps
     cdef int _count             # steps; none for equal rates
-    cdef char *_out             # what a chain gets: at least `_room` bytes
-    cdef int64_t _room
 
     def __cinit__(self, rate_in, rate_out, quality="fast"):
         self.rate_in = _check_rate(rate_in, "rate_in")
@@ -98,7 +96,6 @@ cdef class Resampler(Stage):
         for i in range(self._count):
             step_close(&self._steps[i])
         free(self._steps)
-        free(self._out)
 
     cdef int _plan(self) except -1:
         """Choose the steps."""
@@ -256,33 +253,24 @@ cdef class Resampler(Stage):
         """Seconds of input that an output waits for: half of the kernel, of each step's where there are several."""
         return self.delay()
 
-    cdef int _reserve(self, int64_t samples) except -1 nogil:
-        cdef char *grown
-        if self._out == NULL or 2 * samples > self._room:
-            grown = <char *>realloc(self._out, max(2 * samples, 1))
-            if grown == NULL:
-                with gil:
-                    raise MemoryError
-            self._out = grown
-            self._room = 2 * samples
-        return 0
-
     cdef int feed(self, Span *data) except -1 nogil:
         cdef int64_t due
+        cdef char *out
         if self._count:
             due = self._due(data.size // 2)
-            self._reserve(due)
-            self._take(data.start, data.size // 2, self._out)
-            data.start, data.size = self._out, 2 * due
+            out = self.output(data, 2 * due)
+            self._take(data.start, data.size // 2, out)
+            data.start, data.size = out, 2 * due
         return 0
 
     cdef int finish(self, Span *data) except -1 nogil:
         cdef int64_t due
+        cdef char *out
         if self._count:
             due = self._rest()
-            self._reserve(due)
-            self._drain(self._out)
-            data.start, data.size = self._out, 2 * due
+            out = self.output(data, 2 * due)
+            self._drain(out)
+            data.start, data.size = out, 2 * due
         return 0
 
     cdef void restart(self) noexcept nogil:

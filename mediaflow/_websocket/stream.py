@@ -244,9 +244,10 @@ async def open_url(
 
 
 async def open_in(
-    tasks: TaskGroup, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
+    tasks: TaskGroup | None, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, max_message: int
 ) -> WebSocket:
     """Open a connection that a task of ``tasks`` reads, to be closed with ``leave``; raises as ``open_url``."""
+    assert tasks is not None, "connections are read by tasks here"
     stream, path, early = await _shake_hands(url, headers, tls)
     line = StreamLine(stream, tasks, path, False, max_message)
     tasks.start_soon(line.read, early)

@@ -42,10 +42,10 @@ _RECEIPTS = (1000, 1005)
 class AudioStream:
     """An open stream; get one from ``connect``.  One task may send at a time."""
 
-    __slots__ = ("_finished", "_rate", "_sending", "_session", "_socket", "send_nowait")
+    __slots__ = ("_finished", "_rate", "_sending", "_socket", "send_nowait")
 
-    def __init__(self, session: Session, socket: WebSocket, sample_rate: int | None) -> None:
-        self._session, self._socket, self._rate = session, socket, sample_rate
+    def __init__(self, socket: WebSocket, sample_rate: int | None) -> None:
+        self._socket, self._rate = socket, sample_rate
         self._sending = self._finished = False
         self.send_nowait: Callable[[bytes], bool] = socket.send_nowait if sample_rate is None else self._send_json
         """Send whole samples if that needs no waiting, else return False."""
@@ -155,13 +155,13 @@ async def connect(session: Session, sample_rate: int | None = None) -> AsyncIter
         raise failure
 
 
-async def open_in(tasks: TaskGroup, session: Session, sample_rate: int | None = None) -> AudioStream:
+async def open_in(tasks: TaskGroup | None, session: Session, sample_rate: int | None = None) -> AudioStream:
     """Open the stream of ``session``, to be ended with ``finish`` or ``abort`` in whatever task; raises as ``connect``.
 
-    ``tasks`` is where the connection is read if that takes a task.
+    ``tasks`` is where the connection is read if that takes a task (``websocket.reads_in_tasks``).
     """
     socket = await _connect(tasks, session)
-    stream = AudioStream(session, socket, sample_rate)
+    stream = AudioStream(socket, sample_rate)
     try:
         await stream.begin()
     except BaseException:
@@ -170,7 +170,7 @@ async def open_in(tasks: TaskGroup, session: Session, sample_rate: int | None = 
     return stream
 
 
-async def _connect(tasks: TaskGroup, session: Session) -> WebSocket:
+async def _connect(tasks: TaskGroup | None, session: Session) -> WebSocket:
     import stamina
 
     url = session.upload_url.reveal()

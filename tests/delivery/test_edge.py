@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from engine_kit import S16_8K, TONE, Kept, Memory, call, make_runner, run
+from engine_kit import S16_8K, TONE, Kept, Light, Memory, call, make_runner, run
 
-from mediaflow import Engine, SinkError, Stream
+from mediaflow import Engine, SessionError, SinkError, Stream
+from mediaflow.delivery.edge import Edge
 
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=[Memory, Light])
+def kind(request: pytest.FixtureRequest) -> type[Memory]:
+    """Return a sink that keeps a task while it streams, or one that does not."""
+    kind: type[Memory] = request.param
+    return kind
+
+
 @pytest.mark.parametrize("nowait", [True, False])
-async def test_order_is_kept_between_the_inline_way_and_the_queue(tmp_path: Path, nowait: bool) -> None:
+async def test_order_is_kept_between_the_inline_way_and_the_queue(
+    tmp_path: Path, kind: type[Memory], nowait: bool
+) -> None:
     """Frames pushed before the sink is open, while it waits and after arrive in the order they were pushed."""
     kept = Kept(nowait=nowait)
     frames = [bytes([number, 0]) * 10 for number in range(200)]
@@ -26,14 +39,14 @@ async def test_order_is_kept_between_the_inline_way_and_the_queue(tmp_path: Path
                 if number % 7 == 0:
                     await session.send(b"")
 
-    await run(make_runner(tmp_path, act, Memory(kept=kept)))
+    await run(make_runner(tmp_path, act, kind(kept=kept)))
     assert kept.audio == b"".join(frames)
 
 
-async def test_one_failing_sink_harms_no_other(tmp_path: Path) -> None:
+async def test_one_failing_sink_harms_no_other(tmp_path: Path, kind: type[Memory]) -> None:
     """A sink that fails at the door books everything under its code; the other gets everything."""
     good, bad = Kept(), Kept(fail_open=SinkError("login-refused", "wrong token"))
-    account = await run(make_runner(tmp_path, call(TONE, TONE), Memory(kept=bad), Memory(kept=good)))
+    account = await run(make_runner(tmp_path, call(TONE, TONE), kind(kept=bad), kind(kept=good)))
 
     assert good.audio == TONE + TONE
     assert account["sinks"][0]["dropped"] == {"login-refused": 1280}
@@ -43,26 +56,28 @@ async def test_one_failing_sink_harms_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nowait", [True, False])
-async def test_a_sink_failing_midway_books_what_it_did_not_take(tmp_path: Path, nowait: bool) -> None:
+async def test_a_sink_failing_midway_books_what_it_did_not_take(
+    tmp_path: Path, kind: type[Memory], nowait: bool
+) -> None:
     """What a sink confirmed before it failed is delivered; the rest is dropped under its code, to the sample."""
     good, bad = Kept(), Kept(nowait=nowait, fail_at=1600)
-    account = await run(make_runner(tmp_path, call(*[TONE] * 5), Memory(kept=bad), Memory(kept=good)))
+    account = await run(make_runner(tmp_path, call(*[TONE] * 5), kind(kept=bad), kind(kept=good)))
 
     assert account["sinks"][0]["delivered"] == 1280
     assert account["sinks"][0]["dropped"] == {"lost": 1920}
     assert account["sinks"][1]["delivered"] == 3200
 
 
-async def test_a_sink_failing_at_the_end_keeps_what_it_confirmed(tmp_path: Path) -> None:
+async def test_a_sink_failing_at_the_end_keeps_what_it_confirmed(tmp_path: Path, kind: type[Memory]) -> None:
     """A delivery that fails in its last step books the unconfirmed samples and no others."""
     kept = Kept(hold=300, fail_finish=SinkError("not-closed", "the server did not close"))
-    account = await run(make_runner(tmp_path, call(TONE), Memory(kept=kept)))
+    account = await run(make_runner(tmp_path, call(TONE), kind(kept=kept)))
 
     assert account["sinks"][0]["delivered"] == 340
     assert account["sinks"][0]["dropped"] == {"not-closed": 300}
 
 
-async def test_a_sink_that_is_cut_off_before_it_opens(tmp_path: Path) -> None:
+async def test_a_sink_that_is_cut_off_before_it_opens(tmp_path: Path, kind: type[Memory]) -> None:
     """It is not opened at all, and everything is booked under the word that it was cut off with."""
     kept = Kept()
 
@@ -71,22 +86,24 @@ async def test_a_sink_that_is_cut_off_before_it_opens(tmp_path: Path) -> None:
             session.push(TONE)
             session.edges[0].stop(SinkError("enough", "no more of it"))  # type: ignore[attr-defined]
 
-    account = await run(make_runner(tmp_path, act, Memory(kept=kept)))
+    account = await run(make_runner(tmp_path, act, kind(kept=kept)))
     assert (kept.left, kept.items) == ("", [])
     assert account["sinks"][0]["dropped"] == {"enough": 640}
     assert account["sinks"][0]["failure"] == {"code": "enough", "text": "no more of it"}
 
 
-async def test_a_sink_that_breaks_is_reported_as_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sink_that_breaks_is_reported_as_broken(
+    tmp_path: Path, kind: type[Memory], caplog: pytest.LogCaptureFixture
+) -> None:
     """An exception that is no SinkError is a fault of the sink: it is logged with its traceback and booked."""
-    account = await run(make_runner(tmp_path, call(TONE), Memory(kept=Kept(fail_open=ZeroDivisionError("oh")))))
+    account = await run(make_runner(tmp_path, call(TONE), kind(kept=Kept(fail_open=ZeroDivisionError("oh")))))
 
     assert account["sinks"][0]["dropped"] == {"broken": 640}
     assert account["sinks"][0]["failure"]["text"] == "ZeroDivisionError: oh"
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_a_full_queue_holds_the_source_up(tmp_path: Path) -> None:
+async def test_a_full_queue_holds_the_source_up(tmp_path: Path, kind: type[Memory]) -> None:
     """`block`: a push says when the queue is full, `ready` waits until there is room, and nothing is dropped."""
     gate = anyio.Event()
     kept = Kept(nowait=False, gate=gate)
@@ -101,12 +118,12 @@ async def test_a_full_queue_holds_the_source_up(tmp_path: Path) -> None:
                 gate.set()
             seen.append(session.push(TONE))
 
-    account = await run(make_runner(tmp_path, act, Memory(kept=kept, queue_ms=200)))
+    account = await run(make_runner(tmp_path, act, kind(kept=kept, queue_ms=200)))
     assert seen == [True, True, False, False, True]
     assert account["sinks"][0]["delivered"] == 5 * 640
 
 
-async def test_a_source_that_cannot_wait_loses_beyond_twice_the_bound(tmp_path: Path) -> None:
+async def test_a_source_that_cannot_wait_loses_beyond_twice_the_bound(tmp_path: Path, kind: type[Memory]) -> None:
     """`block` with a source that pushes on regardless: memory stays bounded and what does not fit is booked."""
     gate = anyio.Event()
 
@@ -116,7 +133,7 @@ async def test_a_source_that_cannot_wait_loses_beyond_twice_the_bound(tmp_path: 
                 session.push(TONE)
             gate.set()
 
-    account = await run(make_runner(tmp_path, act, Memory(kept=Kept(nowait=False, gate=gate), queue_ms=200)))
+    account = await run(make_runner(tmp_path, act, kind(kept=Kept(nowait=False, gate=gate), queue_ms=200)))
     figures = account["sinks"][0]
     assert figures["received"] == 64_000
     assert figures["dropped"] == {"queue-full": 64_000 - figures["delivered"]}
@@ -124,7 +141,7 @@ async def test_a_source_that_cannot_wait_loses_beyond_twice_the_bound(tmp_path: 
     assert figures["delivered"] == 6 * 640
 
 
-async def test_drop_oldest_keeps_the_newest(tmp_path: Path) -> None:
+async def test_drop_oldest_keeps_the_newest(tmp_path: Path, kind: type[Memory]) -> None:
     """`drop_oldest`: what has waited longest goes, booked, and the last samples always arrive."""
     gate = anyio.Event()
     kept = Kept(nowait=False, gate=gate)
@@ -136,6 +153,177 @@ async def test_drop_oldest_keeps_the_newest(tmp_path: Path) -> None:
                 assert session.push(frame)
             gate.set()
 
-    account = await run(make_runner(tmp_path, act, Memory(kept=kept, queue_ms=100, when_full="drop_oldest")))
+    account = await run(make_runner(tmp_path, act, kind(kept=kept, queue_ms=100, when_full="drop_oldest")))
     assert kept.audio == b"".join(frames[-5:])
     assert account["sinks"][0]["dropped"] == {"queue-full": 45 * 160}
+
+
+# What is cut off, in each of its phases.
+
+GATES = {"opening": "opening", "writing": "gate", "finishing": "finish"}
+
+
+def held(phase: str) -> Kept:
+    """Return a sink that stays in ``phase``, and has confirmed 340 of 640 samples once it has taken them."""
+    options: dict[str, Any] = {GATES[phase]: anyio.Event()} if phase in GATES else {}
+    return Kept(hold=300, nowait=phase != "writing", **options)
+
+
+def meddle(phase: str, kept: Kept, then: Callable[[Edge], None]) -> Callable[[Engine], Awaitable[None]]:
+    """Return a script of one call that does ``then`` when its sink is in ``phase``, and waits until the sink has left.
+
+    The source goes on meanwhile, unless the sink is finishing.  Its frame comes after the sink had nothing to do.
+    """
+    over = anyio.Event()
+
+    async def act(engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            edges: list[Edge] = []
+            tasks.start_soon(carry, engine, edges)
+            await (kept.wrote if phase == "streaming" else kept.reached[phase]).wait()
+            await anyio.wait_all_tasks_blocked()
+            then(edges[0])
+            while not edges[0].over:
+                await anyio.lowlevel.checkpoint()
+            over.set()
+
+    async def carry(engine: Engine, edges: list[Edge]) -> None:
+        with suppress(SessionError):
+            async with engine.open(Stream("c1", S16_8K)) as session:
+                edges.extend(session.edges)  # type: ignore[attr-defined]
+                if phase != "opening":
+                    await kept.reached["streaming"].wait()
+                    await anyio.wait_all_tasks_blocked()
+                session.push(TONE)
+                if phase != "finishing":
+                    await over.wait()
+
+    return act
+
+
+@pytest.mark.parametrize("cut", ["stop", "now", "soon"])
+@pytest.mark.parametrize("phase", ["opening", "streaming", "writing", "finishing"])
+async def test_a_cut_holds_in_every_phase(tmp_path: Path, kind: type[Memory], phase: str, cut: str) -> None:
+    """The block is left by an exception, and what is not confirmed is booked under the word of the cut."""
+    kept = held(phase)
+
+    def cut_off(edge: Edge) -> None:
+        if cut == "stop":
+            edge.stop(SinkError("enough", "no more of it"))
+        else:
+            edge.limit(anyio.current_time() + (0.01 if cut == "soon" else 0))
+
+    account = await run(make_runner(tmp_path, meddle(phase, kept, cut_off), kind(kept=kept)))
+    code = "enough" if cut == "stop" else "deadline"
+    delivered = 340 if phase in ("streaming", "finishing") else 0
+    assert kept.left == ("" if phase == "opening" else "aborted")
+    assert account["status"] == "failed"
+    assert account["sinks"][0]["failure"]["code"] == code
+    assert account["sinks"][0]["delivered"] == delivered
+    assert account["sinks"][0]["dropped"] == {code: 640 - delivered}
+
+
+async def test_a_limit_from_before_the_sink_was_open(tmp_path: Path, kind: type[Memory]) -> None:
+    """It holds while the sink streams."""
+    kept = Kept(opening=anyio.Event(), hold=300)
+
+    def limit(edge: Edge) -> None:
+        edge.limit(anyio.current_time() + 0.1)
+        assert kept.opening is not None
+        kept.opening.set()
+
+    account = await run(make_runner(tmp_path, meddle("opening", kept, limit), kind(kept=kept)))
+    assert kept.left == "aborted"
+    assert account["sinks"][0]["dropped"] == {"deadline": 300}
+
+
+@pytest.mark.parametrize("closed", ["before", "after", "not"])
+@pytest.mark.parametrize("phase", ["streaming", "writing"])
+async def test_what_is_cut_off_is_not_finished(tmp_path: Path, kind: type[Memory], phase: str, closed: str) -> None:
+    """Whatever else is asked of it in the same moment."""
+    kept = held(phase)
+
+    def cut_off(edge: Edge) -> None:
+        if closed == "before":
+            edge.close()
+        edge.stop(SinkError("enough", "no more of it"))
+        if closed == "after":
+            edge.close()
+
+    account = await run(make_runner(tmp_path, meddle(phase, kept, cut_off), kind(kept=kept)))
+    assert kept.left == "aborted"
+    assert account["sinks"][0]["failure"]["code"] == "enough"
+
+
+async def test_a_sink_that_is_cut_off_as_something_has_to_wait(tmp_path: Path, kind: type[Memory]) -> None:
+    """It is left, and what it had no time to take is booked."""
+    kept = Kept(nowait=False)
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await kept.reached["streaming"].wait()
+            await anyio.wait_all_tasks_blocked()
+            session.push(TONE)
+            session.edges[0].stop(SinkError("enough", "no more of it"))  # type: ignore[attr-defined]
+
+    account = await run(make_runner(tmp_path, act, kind(kept=kept)))
+    assert (kept.left, kept.items) == ("aborted", [])
+    assert account["sinks"][0]["dropped"] == {"enough": 640}
+
+
+# What a sink takes while nothing has to wait.
+
+
+def tasks() -> set[int]:
+    """Return which tasks there are."""
+    return {task.id for task in anyio.get_running_tasks()}
+
+
+async def test_a_sink_that_need_not_be_one_takes_no_task_while_it_streams(tmp_path: Path, kind: type[Memory]) -> None:
+    """Not even where frames came before it was open; and each is finished all the same."""
+    kept = Kept(opening=anyio.Event())
+
+    async def act(engine: Engine) -> None:
+        before = tasks()
+        async with AsyncExitStack() as stack:
+            calls = [await stack.enter_async_context(engine.open(Stream(f"c{number}", S16_8K))) for number in range(5)]
+            for session in calls:
+                session.push(TONE)
+            assert kept.opening is not None
+            kept.opening.set()
+            await anyio.wait_all_tasks_blocked()
+            for session in calls:
+                session.push(TONE)
+            assert kept.audio == 10 * TONE
+            assert len(tasks() - before) == (0 if kind is Light else 5)
+
+    runner = make_runner(tmp_path, act, kind(kept=kept))
+    with anyio.fail_after(10):
+        await runner.run()
+    assert kept.left == "finished"
+    assert [account["sinks"][0]["delivered"] for account in runner.accounts] == [1280] * 5
+
+
+async def test_one_task_writes_all_that_has_to_wait(tmp_path: Path) -> None:
+    """It is begun for the first frame and stays until the sink has finished."""
+    kept = Kept(nowait=False)
+
+    async def act(engine: Engine) -> None:
+        before = tasks()
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await kept.reached["streaming"].wait()
+            await anyio.wait_all_tasks_blocked()
+            assert tasks() == before
+            session.push(TONE)
+            began = tasks() - before
+            for number in range(2, 5):
+                session.push(TONE)
+                while len(kept.items) < number:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.wait_all_tasks_blocked()
+                assert len(began) == 1
+                assert tasks() - before == began
+
+    account = await run(make_runner(tmp_path, act, Light(kept=kept)))
+    assert kept.audio == TONE * 4
+    assert account["sinks"][0]["delivered"] == 4 * 640

@@ -7,13 +7,15 @@ detector, with the account kept, over lines that only take the bytes.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from mediaflow import AudioFormat, AudioFrame, Item, Sink, Stream, Writer, config, envelope, graph, plugins
 from mediaflow._websocket.core import WebSocket
@@ -95,7 +97,16 @@ class Carrying:
 
 
 class Deaf:
-    """Takes no news of the session."""
+    """Runs what a session starts, and takes no news of it."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        self._tasks.start_soon(work, *args)
+
+    def sinks_over(self, session: LiveSession) -> None:
+        pass
 
     def sink_failed(self, session: LiveSession, edge: object) -> None:
         raise NotImplementedError
@@ -122,11 +133,11 @@ async def carry(frames: int) -> int:
     out, tracks = Hole(), ("inbound",)
     pipeline = msgspec.structs.replace(pipeline, sinks=(Out(line=out),))
     plan = graph.plan(pipeline, MULAW, tracks)
-    session = LiveSession(pipeline, plan, Stream("call", MULAW, tracks), Deaf())
     carrier = WebSocket(Hole(), "/", server=True, max_message=1 << 20)
-    intake = Intake("call", Start("call", "", "", MULAW, tracks, {}), session, "little", RecordingEngine())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(session.run_sinks)
+        session = LiveSession(pipeline, plan, Stream("call", MULAW, tracks), Deaf(tasks))
+        intake = Intake("call", Start("call", "", "", MULAW, tracks, {}), session, "little", RecordingEngine())
+        session.open_sinks()
         carrier.carry(Carrying(intake))
         carrier.go_on()
         await anyio.wait_all_tasks_blocked()

@@ -64,6 +64,25 @@ def test_two_resamplers() -> None:
     assert chain.latency == up.latency + down.latency
 
 
+@given(sizes=st.lists(st.integers(0, 900) | st.integers(2000, 5000), max_size=20))
+def test_chains_of_a_thread_take_turns(sizes: list[int]) -> None:
+    """Their outputs share room, and lie in their own where that is too small; either way none sees the other's."""
+    chains = [dsp.Chain([dsp.mulaw_decode, dsp.Resampler(8000, 16000), dsp.Resampler(16000, 8000)]) for _ in range(2)]
+    streams = CODES, CODES[::-1]
+    results = [b"", b""]
+    at = 0
+
+    for size in sizes:
+        for number, (chain, codes) in enumerate(zip(chains, streams, strict=True)):
+            results[number] += chain.process(codes[at : at + size])
+        at += size
+
+    for chain, codes, result in zip(chains, streams, results, strict=True):
+        up, down = dsp.Resampler(8000, 16000), dsp.Resampler(16000, 8000)
+        first = up.process(dsp.mulaw_decode(codes[:at])) + up.flush()
+        assert result + chain.flush() == down.process(first) + down.flush()
+
+
 def test_flush_and_reset_start_anew() -> None:
     """After flush, and after reset in the middle, the next stream sounds as from a new chain."""
     chain, _ = telephone()

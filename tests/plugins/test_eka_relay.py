@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import stamina
-from anyio.abc import TaskGroup
-from engine_kit import call, make_runner
+from engine_kit import call, make_runner, run
 
 from mediaflow import (
     AudioFormat,
     AudioFrame,
     Cut,
+    Engine,
     Item,
     PathTemplate,
     Secret,
+    SessionError,
     Sink,
     SinkError,
     SpeechEnded,
     SpeechStarted,
     Stream,
+    websocket,
 )
+from mediaflow._websocket import stream
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins import _eka_relay
 from mediaflow_plugins._eka_relay import Part, PartWriter, Relay
@@ -75,9 +78,12 @@ def make_sink(kind: str, url: str, folder: Path, results: str = "{session_id}", 
     return sinks[kind](base_url=url, **options)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["raw", "json", "upload"])
-async def test_nothing_is_lost_at_the_seams(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["raw", "json", "upload", "portable"])
+async def test_nothing_is_lost_at_the_seams(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds are four sessions; one behind the other they are the call, and each has its note in its file."""
+    if kind == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
+        kind = "raw"
     rate = 16000 if kind == "raw" else 8000
     async with ingest() as (engine, url):
         sink = make_sink(kind, url, tmp_path / "notes")
@@ -157,7 +163,8 @@ class Kept(PartWriter):
 class Line:
     """Sessions that are writers, numbered.
 
-    Those in ``refused`` cannot be had, those in ``hangs`` take for ever to be had, those in ``fails`` end badly.
+    Those in ``refused`` cannot be had, those in ``hangs`` take for ever to be had, those in ``fails`` end badly, and
+    the first does not end before the event ``note``.
     """
 
     def __init__(
@@ -166,20 +173,31 @@ class Line:
         refused: Sequence[int] = (),
         hangs: Sequence[int] = (),
         fails: Sequence[int] = (),
+        note: anyio.Event | None = None,
     ) -> None:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
         self.aborted: list[int] = []
-        self.nowait, self.refused, self.hangs, self.fails = nowait, refused, hangs, fails
+        self.nowait, self.refused, self.hangs, self.fails, self.note = nowait, refused, hangs, fails, note
 
     def part(self, number: int, before: str) -> Part:
         return _Part(self, number, before)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds."""
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
     @asynccontextmanager
     async def relay(self, longest_s: float | None = 3.0) -> AsyncIterator[Relay]:
-        relay = Relay(self.part, PCM, longest_s)
-        async with relay.running():
+        relay = Relay(self, PCM, longest_s)
+        await relay.open()
+        try:
             yield relay
+        except BaseException as error:
+            await relay.leave(error)
+            raise
+        await relay.leave(None)
 
     async def write(self, items: Sequence[Item], longest_s: float | None = 3.0) -> list[int]:
         """Write ``items`` and return how many samples each session got."""
@@ -196,16 +214,22 @@ class _Part(Part):
         super().__init__(number, before)
         self._line = line
 
-    async def open(self, tasks: TaskGroup) -> None:
+    async def open(self) -> None:
         if self.number in self._line.hangs:
             await anyio.sleep_forever()
         if self.number in self._line.refused:
             raise SinkError("session-refused", "no more of them")
-        self.session_id, self.outcome = f"s{self.number}", {"status": "completed"}
+        self.session_id, self.status = f"s{self.number}", "completed"
         kept = self.writer = Kept(self._line.nowait)
         self._line.writers.append(kept)
 
     async def finish(self) -> None:
+        if self.number == 1 and self._line.note is not None:
+            try:
+                await self._line.note.wait()
+            except BaseException:
+                await self.abort()
+                raise
         self._line.ended.append(self.number)
         if self.number in self._line.fails:
             raise SinkError("end-refused", f"session {self.number}")
@@ -270,7 +294,7 @@ async def test_where_no_other_session_can_be_had_the_call_stays(
             if not relay.write_nowait(item):
                 await relay.write(item)
     assert [len(writer.audio) // 2 for writer in line.writers] == [72000]
-    assert relay.outcome == {"status": "completed", "longer_than_s": 3.0}
+    assert relay.outcome == {"session_id": "s1", "status": "completed", "longer_than_s": 3.0}
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert code in caplog.text
 
@@ -289,12 +313,87 @@ async def test_what_is_in_doubt_ends_what_is_delivered() -> None:
         assert relay.delivered == 32000
 
 
-async def test_the_first_failure_is_raised_when_all_are_over() -> None:
+class Sessions(Sink, frozen=True, kw_only=True):
+    """Writes a call to the sessions of a ``Line``."""
+
+    line: Line
+    resident = False
+
+    def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AbstractAsyncContextManager[Relay]:
+        return self.line.relay()
+
+
+async def test_the_first_failure_is_told_when_all_are_over(tmp_path: Path) -> None:
     """The call is carried to its end all the same."""
-    line = Line(fails=[1, 2])
-    with pytest.raises(SinkError, match="session 1"):
-        await line.write(told(4))
-    assert sorted(line.ended) == [1, 2]
+    line = Line(fails=[1, 2, 3])
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", PCM)) as session:
+            for _ in range(7):
+                await session.send(SECOND)
+            await line.until(lambda: line.ended == [1, 2])
+
+    account = await run(make_runner(tmp_path, act, Sessions(line=line)))
+    assert line.ended == [1, 2, 3]
+    assert account["sinks"][0]["failure"] == {"code": "end-refused", "text": "session 1"}
+    assert account["sinks"][0]["delivered"] == 56000
+
+
+async def test_an_early_session_ends_beside_the_call(tmp_path: Path) -> None:
+    """What is said meanwhile goes to the next ones, and the call is not over before the first session is."""
+    line = Line(note=anyio.Event())
+
+    async def act(engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, engine)
+            await line.until(lambda: line.ended == [2, 3])
+            await anyio.wait_all_tasks_blocked()
+            assert list(runner.sessions) == ["c1"]
+            assert line.note is not None
+            line.note.set()
+
+    async def carry(engine: Engine) -> None:
+        await call(*[SECOND] * 7)(engine)
+
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    assert line.ended == [2, 3, 1]
+    assert account["status"] == "complete"
+    assert b"".join(writer.audio for writer in line.writers) == SECOND * 7
+
+
+@pytest.mark.parametrize(("cut", "streaming"), [("stop", True), ("limit", True), ("limit", False)])
+async def test_what_ends_beside_the_call_is_cut_off_with_it(tmp_path: Path, cut: str, streaming: bool) -> None:
+    """Whether the call streams or has nothing to wait for but the early session."""
+    line = Line(note=anyio.Event())
+
+    async def act(engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(carry, engine)
+            await line.until(lambda: line.ended == ([] if streaming else [2]) and len(line.writers) == 2)
+            [edge] = runner.sessions["c1"].edges
+            await anyio.wait_all_tasks_blocked()
+            if cut == "stop":
+                edge.stop(SinkError("enough", "no more of it"))
+            else:
+                edge.limit(anyio.current_time())
+            await line.until(lambda: edge.over)
+            left.set()
+
+    async def carry(engine: Engine) -> None:
+        with suppress(SessionError):
+            async with engine.open(Stream("c1", PCM)) as session:
+                for _ in range(4):
+                    await session.send(SECOND)
+                if streaming:
+                    await left.wait()
+
+    left = anyio.Event()
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    assert account["sinks"][0]["failure"]["code"] == ("enough" if cut == "stop" else "deadline")
+    assert account["sinks"][0]["delivered"] == 32000
+    assert sorted(line.aborted) == ([1, 2] if streaming else [1])
 
 
 async def test_a_first_session_that_cannot_be_had_is_the_failure() -> None:

@@ -14,7 +14,18 @@ import pytest
 import stamina
 from eka_service import Plan, Service, running_service
 
-from mediaflow import AudioFormat, AudioFrame, FormatError, PathTemplate, Secret, SinkError, SpeechStarted, Stream
+from mediaflow import (
+    AudioFormat,
+    AudioFrame,
+    FormatError,
+    PathTemplate,
+    Secret,
+    SinkError,
+    SpeechStarted,
+    Stream,
+    websocket,
+)
+from mediaflow._websocket import stream
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_eka_ingest import EkaIngest
@@ -31,6 +42,13 @@ def quick_retries() -> Iterator[None]:
     """Try again at once, and only once."""
     with stamina.set_testing(True, attempts=2):
         yield
+
+
+@pytest.fixture(params=["lines", "portable"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect over lines of our own, and as where there is no epoll, where a task reads each connection."""
+    if request.param == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
 
 
 def sink(base_url: str, folder: Path, **options: object) -> EkaRaw:
@@ -50,6 +68,7 @@ async def play(sink: EkaRaw, data: bytes = AUDIO, cuts: range = range(320, 32000
     return dict(writer.outcome)
 
 
+@pytest.mark.usefixtures("way")
 async def test_to_our_own_ingest_and_back(tmp_path: Path) -> None:
     """Every byte arrives, the result is fetched, and the call id comes back with it."""
     engine = RecordingEngine()
@@ -231,6 +250,7 @@ async def lost(service: Service, folder: Path, mark: bool = False) -> SinkError:
     return caught.value
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_line_that_breaks_in_the_middle(tmp_path: Path) -> None:
     """The error says how much is confirmed, and what arrived is processed: the session is ended."""
     async with running_service(Plan(close_at=1, close_code=1006, wait=True)) as service:
@@ -251,6 +271,7 @@ async def test_a_server_that_never_closes(tmp_path: Path) -> None:
     assert (tmp_path / "call-7.json").exists()
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_server_that_fails_while_it_stores(tmp_path: Path) -> None:
     """A close behind stop with another code than 1000 is no receipt."""
     async with running_service(Plan(close_code=1011)) as service:
@@ -333,6 +354,7 @@ async def test_a_refused_end(tmp_path: Path) -> None:
     assert caught.value.code == "end-refused"
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_leaving_by_an_exception_finishes_quickly(tmp_path: Path, cancelled: bool) -> None:
     """A cancelled or broken call still sends stop and ends its session, but asks for no result."""
