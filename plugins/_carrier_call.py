@@ -181,7 +181,7 @@ class Call:
         of_this_stream = stream_id == self._stream_id
         if event == "Hangup" or (event == "StopStream" and of_this_stream):
             self._hung_up = True
-        elif event != "DroppedStream" or not of_this_stream:
+        elif event != "DroppedStream" or not of_this_stream or self._socket is None:
             return
         self._limit = anyio.current_time() + QUIET_S
         self._see_to_it()
@@ -286,11 +286,11 @@ class Call:
             session.offer(None if self._line is None else TalkBack(line=self._line))
         for event, facts in self._news:
             session.note(event, **facts)
-        del self._news
         order = house.options.byte_order if self.format.encoding == "s16le" else "little"
         self._intake = Intake(self.id, start, session, order, house.engine)
         if self._line is not None:
             self._intake.answered = self._line.answer
+        del self._news  # it is noted in the session from here on
         logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))
 
     async def _settle(self) -> bool:
