@@ -46,6 +46,7 @@ Reference: the Vobiz documentation on stream events and audio formats, RFC 3551 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -310,6 +311,10 @@ def _custom(key: str, value: object) -> dict[str, str]:
     return {f"custom_{name}": str(item) for name, item in items if isinstance(item, str | int | float)}
 
 
+_one_format = lru_cache(64)(AudioFormat)
+"""Calls of the same format share it: carriers have a few."""
+
+
 def _format(media_format: _Fields, content_type: str, dialect: Dialect) -> AudioFormat:
     encoding = media_format.text("encoding") or content_type
     kind, *parameters = (part.strip() for part in encoding.lower().split(";"))
@@ -330,7 +335,7 @@ def _format(media_format: _Fields, content_type: str, dialect: Dialect) -> Audio
         rate = _G711_RATE
     if rate is None or rate not in _RATES:
         raise WireError("bad-rate", f"the start message announces {kind} at {rate} Hz; expected 8000 or 16000")
-    return AudioFormat(found, rate)
+    return _one_format(found, rate)
 
 
 def _tracks(value: object) -> tuple[str, ...] | None:

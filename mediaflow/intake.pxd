@@ -12,14 +12,14 @@ cdef class Intake:
     cdef bint _unseen, _straight
     cdef public object answered
     cdef str _call, _default_track, _numbering
-    cdef object _dialect, _session, _engine, _reorder, _truth, _text
+    cdef object _dialect, _session, _engine, _reorder, _truth
     cdef Plain _plain
     cdef tuple _tracks
     cdef OrderedSession _ordered
     cdef Timeline _timeline
     cdef long long _sample_bytes, _barren
 
-    @cython.locals(plain=Plain)
+    @cython.locals(plain=Plain, data=bytes, room=bint)
     cpdef bint take(self, text) except -1
     cdef bint _take_any(self, text) except -1
 

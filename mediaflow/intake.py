@@ -61,24 +61,29 @@ class Intake:
         self._truth: WireTruth | None = WireTruth(format, self._tracks)
         self._numbering = "unknown"
         self._barren = 0
-        self._text: str | bytes = ""  # the message that is being taken
         self._unseen = logger.isEnabledFor(logging.DEBUG)
         self._plain = Plain()
 
     def take(self, text: str | bytes) -> bool:
         """Take one message; return False if the sinks have no room, or if it was the carrier's ``stop``."""
         self.heard = monotonic()
-        self._text = text
         if self._unseen:
             self._unseen = False
             logger.debug("call %s: messages look like %s", self._call, envelope.outline(text))
         plain = self._plain
-        if not plain.read(text):
-            return self._take_any(text)
-        if self._reorder is not None:
-            chunk = plain.chunk if plain.numbered else None
-            return self.arrive(Media(plain.payload, plain.track, chunk, plain.timestamp_ms if plain.timed else None))
-        return self._audio(plain.payload, plain.track, plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
+        if plain.read(text):
+            data, plain.payload = plain.payload, None  # which would be kept until the next message
+            assert data is not None
+            if self._reorder is not None:
+                chunk = plain.chunk if plain.numbered else None
+                room = self.arrive(Media(data, plain.track, chunk, plain.timestamp_ms if plain.timed else None))
+            else:
+                room = self._audio(data, plain.track, plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
+        else:
+            room = self._take_any(text)
+        if self._barren == BARREN:
+            self._tell_barren(text)
+        return room
 
     def arrive(self, item: Media | MediaError) -> bool:
         """Take a frame, or the place of one that cannot be read, as it comes from the socket."""
@@ -235,15 +240,14 @@ class Intake:
         return True
 
     def _empty(self) -> None:
-        self._barren += 1
-        if self._barren == BARREN:
-            self._engine.count("no-audio")
-            logger.error(
-                "call %s: %d media messages in a row without audio; the last: %s",
-                self._call,
-                BARREN,
-                envelope.outline(self._text),
-            )
+        if self._barren < BARREN:
+            self._barren += 1
+
+    def _tell_barren(self, text: str | bytes) -> None:
+        self._barren = BARREN + 1  # told once, until there is audio again
+        self._engine.count("no-audio")
+        outline = envelope.outline(text)
+        logger.error("call %s: %d media messages in a row without audio; the last: %s", self._call, BARREN, outline)
 
     def _byte_order_found(self, order: str) -> None:
         self._engine.count(f"byte-order-{order}")

@@ -27,11 +27,11 @@ class OrderedSession:
 
     def __init__(self, session: Session, order: Order, decided: Callable[[str], None]) -> None:
         self._session = session
-        self._decided = decided
         self._finder = ByteOrder(session.stream.format.sample_rate) if order == "auto" else None
+        self._decided = None if self._finder is None else decided
         self._swap = order == "big"
         self._settled = self._finder is None
-        self._held: list[Callable[[], object]] = []
+        self._held: list[Callable[[], object]] | None = None
         self._released = False
 
     @property
@@ -43,7 +43,7 @@ class OrderedSession:
         """Carry ``data`` as ``Session.push`` does."""
         if self._settled:
             return self._play(data, track)
-        if self._finder is not None and (finding := self._finder.hear(data)):
+        if self._finder is not None and self._decided is not None and (finding := self._finder.hear(data)):
             self._swap = self._finder.swap
             self._decided(finding)
             if self._finder.certain:
@@ -69,17 +69,19 @@ class OrderedSession:
     def release(self) -> bool:
         """Let go what is held, in the order that is believed; return False if the sinks have no room."""
         self._released = True
-        held, self._held = self._held, []
+        held, self._held = self._held, None
         room = True
-        for action in held:
+        for action in held or ():
             room = action() is not False and room
         return room
 
     def _in_turn(self, action: Callable[[], object]) -> bool:
         if self._finder is not None and self._finder.waiting and not self._released:
+            if self._held is None:
+                self._held = []
             self._held.append(action)
             return True
-        room = not self._held or self.release()
+        room = self._held is None or self.release()
         self._settled = self._finder is None
         return action() is not False and room
 

@@ -119,7 +119,6 @@ class Call:
         "_line",
         "_news",
         "_next",
-        "_note",
         "_session",
         "_since",
         "_socket",
@@ -145,8 +144,7 @@ class Call:
         self._begun = False
         self._attended = True  # by who has made it
         self._changed: anyio.Event | None = None  # while it is waited for
-        self._news: list[tuple[str, dict[str, str | int | float]]] = []
-        self._note = self._keep_news  # until the session is open
+        self._news: list[tuple[str, Mapping[str, str]]] = []  # until the session is open
         self._socket: WebSocket | None = None
         self._stream_id = ""  # of the newest socket
         self._next: Link | None = None
@@ -176,11 +174,14 @@ class Call:
 
     def hear(self, event: str, stream_id: str, facts: Mapping[str, str]) -> None:
         """Take what the carrier says of the call, or of one of its streams, elsewhere than on the socket."""
-        self._note(event, **facts)
+        if self._begun:
+            self._session.note(event, **facts)
+        elif len(self._news) < EARLY_NEWS:
+            self._news.append((event, facts))
         of_this_stream = stream_id == self._stream_id
         if event == "Hangup" or (event == "StopStream" and of_this_stream):
             self._hung_up = True
-        elif event != "DroppedStream" or not of_this_stream:
+        elif event != "DroppedStream" or not of_this_stream or self._socket is None:
             return
         self._limit = anyio.current_time() + QUIET_S
         self._see_to_it()
@@ -285,12 +286,11 @@ class Call:
             session.offer(None if self._line is None else TalkBack(line=self._line))
         for event, facts in self._news:
             session.note(event, **facts)
-        self._note = session.note
-        self._news.clear()
         order = house.options.byte_order if self.format.encoding == "s16le" else "little"
         self._intake = Intake(self.id, start, session, order, house.engine)
         if self._line is not None:
             self._intake.answered = self._line.answer
+        del self._news  # it is noted in the session from here on
         logger.info("call %s: started, %s, %s", self.id, self.format, " and ".join(self.tracks))
 
     async def _settle(self) -> bool:
@@ -372,7 +372,3 @@ class Call:
                 self._line.disconnect()
             else:
                 self._line.connect(socket, self._stream_id)
-
-    def _keep_news(self, event: str, /, **facts: str | int | float) -> None:
-        if len(self._news) < EARLY_NEWS:
-            self._news.append((event, facts))

@@ -131,6 +131,31 @@ async def test_nothing_is_given_before_it_goes_on(kind: str) -> None:
     assert consumer.told[: count + 1] == [*(b"%d" % number for number in range(count)), b"last"]
 
 
+async def test_the_end_comes_behind_what_waits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has ended, and whose line is gone, before it goes on is given to the last message first."""
+    monkeypatch.setattr(core, "CLOSE_TIMEOUT", 0.05)  # when the line is cut that nobody reads
+    consumer = Consumer()
+
+    async def handler(socket: WebSocket) -> None:
+        assert await socket.recv() == b"a"
+        await anyio.wait_all_tasks_blocked()
+        socket.carry(consumer)
+        seen.set()
+        await socket.wait_gone()
+        assert consumer.told == []
+        socket.go_on()
+
+    seen = anyio.Event()
+    async with running(kind, handler) as server:
+        async with raw_websocket(server) as raw:
+            await raw.send(
+                b"".join(masked(0x82, message) for message in (b"a", b"b", b"c")) + masked(0x88, b"\x0f\xa0")
+            )
+            await seen.wait()
+        await consumer.has(3)
+    assert consumer.told == [b"b", b"c", (4000, "peer")]
+
+
 @pytest.mark.parametrize("first", [b"", b"first"], ids=["from the wire", "from the inbox"])
 async def test_a_refusal_is_told_once(kind: str, first: bytes) -> None:
     """Nothing is given behind it, neither more messages nor the end, until it goes on."""
@@ -261,6 +286,23 @@ async def test_a_server_that_stops_closes_what_is_carried(
         assert consumer.told == [(code, "us")]
 
 
+async def test_a_server_that_stops_leaves_a_close_its_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being closed already is not cut off before the peer, who may be far away, has answered."""
+    monkeypatch.setattr(core, "ABORT_TIMEOUT", 0.05)
+    handler = Handler(Consumer())
+    async with running(kind, handler) as server:
+        async with raw_websocket(server) as raw:
+            (await handler.one()).close_nowait(4002)
+            server.scope.cancel()
+            assert await raw.receive() == b"\x88\x02\x0f\xa2"
+            with anyio.move_on_after(0.2) as waited:
+                await raw.receive()
+            assert waited.cancelled_caught
+            await raw.send(masked(0x88, b"\x0f\xa2"))
+            assert await rest(raw) == b""
+        await server.stopped.wait()
+
+
 async def test_a_handler_that_breaks_or_is_cancelled_keeps_nothing_open(kind: str) -> None:
     """Handed over or not, the connection is closed with 1011, and the consumer is told."""
     consumer = Consumer()
@@ -282,7 +324,6 @@ async def test_every_end_is_told(kind: str, way: str, monkeypatch: pytest.Monkey
     if way == "keepalive":
         monkeypatch.setattr(core, "PING_INTERVAL", 0.02)
         monkeypatch.setattr(core, "PING_TIMEOUT", 0.1)
-        monkeypatch.setattr(core, "CLOSE_TIMEOUT", 0.1)
     consumer = Consumer()
     handler = Handler(consumer)
     async with running(kind, handler) as server:
@@ -292,7 +333,7 @@ async def test_every_end_is_told(kind: str, way: str, monkeypatch: pytest.Monkey
             if way == "protocol":
                 await raw.send(masked(0x83, b"?"))
             if way == "keepalive":
-                assert (await rest(raw))[:2] == b"\x89\x00"
+                await consumer.has(2)  # not only when the line has been cut
         await consumer.has(2)
         await handler.sockets[0].wait_gone()
     assert consumer.told == [

@@ -131,7 +131,7 @@ async def test_who_does_not_receive_stops_the_peer(kind: str) -> None:
 
     async def handler(websocket: WebSocket) -> None:
         await go.wait()
-        waiting.append(len(websocket._inbox))
+        waiting.append(len(websocket._inbox or ()))
         with contextlib.suppress(Closed):
             while True:
                 got.append(await websocket.recv())

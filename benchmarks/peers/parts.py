@@ -55,7 +55,7 @@ class Call:
         """Take a message of the carrier; False while EkaScribe has no room."""
         plain = self._plain
         if plain.read(text):
-            return self._audio(plain.payload, plain)
+            return self._audio(plain.payload or b"", plain)
         self._stopped = isinstance(envelope.parse(text), Stop)
         return not self._stopped
 

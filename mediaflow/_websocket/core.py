@@ -182,13 +182,13 @@ class WebSocket:
         self._masks = not server
         self._decoder = Decoder(server, max_message)
         self._take: Callable[[bytes], bool] = self._keep
-        self._inbox: list[tuple[int, bytes]] = []  # of a few: an empty deque takes 760 bytes
+        self._inbox: list[tuple[int, bytes]] | None = None  # of a few: an empty deque takes 760 bytes
         self._refused = False  # what the decoder holds is wanted by nobody yet, and the line is paused
         self._receiving = False
         self._waiter: anyio.Event | None = None  # of who receives
         self._consumer: Consumer | None = None
         self._out = b""  # what is under a cork
-        self._more: list[bytes] = []  # and behind it
+        self._more: list[bytes] | None = None  # and behind it
         self._out_size, self._out_limit = 0, WRITE_LIMIT
         self._closing: tuple[int, str] | None = None  # what we said
         self._end: tuple[int, str, Literal["us", "peer", "broken"]] | None = None
@@ -213,7 +213,7 @@ class WebSocket:
         """Return the next message; raise ``Closed`` at the end."""
         self._begin_receiving()
         try:
-            while not self._inbox:
+            while self._inbox is None:
                 if self._refused:
                     self._go_on()
                 elif self._end is not None:
@@ -222,8 +222,8 @@ class WebSocket:
                     await self._wait()
         finally:
             self._receiving = False
-        opcode, message = self._inbox.pop(0)
-        if self._refused and len(self._inbox) <= MAX_WAITING // 4:
+        opcode, message = self._first()
+        if self._refused and (self._inbox is None or len(self._inbox) <= MAX_WAITING // 4):
             self._go_on()
         return message.decode() if opcode == TEXT else message
 
@@ -247,8 +247,8 @@ class WebSocket:
         consumer = self._consumer
         assert consumer is not None
         self._take = consumer.take
-        while self._inbox:
-            _, message = self._inbox.pop(0)
+        while self._inbox is not None:
+            _, message = self._first()
             try:
                 room = self._take(message)
             except Exception as error:
@@ -281,7 +281,17 @@ class WebSocket:
         if self._waiter is not None:
             self._waiter.set()
 
+    def _first(self) -> tuple[int, bytes]:
+        """Take the first message out of the inbox, and that away with the last."""
+        assert self._inbox is not None
+        first = self._inbox.pop(0)
+        if not self._inbox:
+            self._inbox = None
+        return first
+
     def _keep(self, message: bytes) -> bool:
+        if self._inbox is None:
+            self._inbox = []
         self._inbox.append((self._decoder.opcode, message))
         self._wake()
         return len(self._inbox) < MAX_WAITING
@@ -420,6 +430,8 @@ class WebSocket:
         if not self._out:
             self._cork.hold(self)
             self._out = frame
+        elif self._more is None:
+            self._more = [frame]
         else:
             self._more.append(frame)
         self._out_size += len(frame)
@@ -429,9 +441,9 @@ class WebSocket:
     def _flush(self) -> None:
         if self._out:
             data, self._out, self._out_size = self._out, b"", 0
-            if self._more:
+            if self._more is not None:
                 data += b"".join(self._more)
-                self._more.clear()
+                self._more = None
             self._line.write(data)
 
     # The end
@@ -457,7 +469,7 @@ class WebSocket:
 
     def ignore(self) -> None:
         """Throw away what the peer sent and still sends, without a task that takes it; its pings are answered."""
-        self._inbox.clear()
+        self._inbox = None
         self._take = _throw_away
         if self._refused:
             self._go_on()
@@ -536,8 +548,7 @@ class WebSocket:
     def lost(self) -> None:
         """The line has ended.  Messages that came before and were not wanted yet can still be had."""
         self._lost = True
-        self._out = b""
-        self._more.clear()
+        self._out, self._more = b"", None
         if self._end is None and not self._refused:
             self._end_by_loss()
         self._wake_all()

@@ -12,7 +12,6 @@ cdef class Member(Watched):
 cdef class Hub:
     cdef readonly Poller poller
     cdef readonly Cork cork
-    cdef readonly set _members
     cdef readonly list _filed
     cdef object _numbers
 

@@ -59,23 +59,20 @@ class Hub:
     def __init__(self) -> None:
         self.poller = Poller()
         self.cork = Cork()
-        self._members: set[Member] = set()
         self._filed: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
 
     def enter(self, member: Member) -> None:
         """Have a socket watched for reading."""
-        if not self._members:
+        if not len(self.poller):
             self._attach()
-        self._members.add(member)
         self.poller.watch(member, True, False)
 
     def leave(self, member: Member) -> None:
         """Let go of a socket, which may then be closed."""
         self.poller.leave(member)
         member.due = math.inf
-        self._members.discard(member)
-        if not self._members:
+        if not len(self.poller):
             self._filed.clear()
             self._detach()
 
@@ -194,7 +191,7 @@ class _TrioHub(Hub):
         import trio
 
         try:
-            while self._members:
+            while len(self.poller):
                 with trio.CancelScope(deadline=self._filed[0][0] if self._filed else math.inf) as self._waiting:
                     await trio.lowlevel.wait_readable(self.poller.fd)
                 self._waiting = None

@@ -26,4 +26,4 @@ cdef class Line(Member):
     cdef _send(self, bytes data)
 
     @cython.locals(sent=Py_ssize_t)
-    cdef _write_on(self)
+    cdef _write_on(self, list backlog)

@@ -49,7 +49,7 @@ class Line(Member):
         self.socket: WebSocket | None = None
         self.failure: Exception | None = None
         """What was wrong with TLS."""
-        self._backlog: list[bytes] = []
+        self._backlog: list[bytes] | None = None  # nearly always
         self._waiting = 0  # bytes of it
         self._room: anyio.Event | None = None
         self._reads = self._reads_left = FIRST
@@ -76,8 +76,8 @@ class Line(Member):
         if self._over:
             self._lose()
             return
-        if writable and self._backlog:
-            self._write_on()
+        if writable and self._backlog is not None:
+            self._write_on(self._backlog)
         if not readable or self._lost or not self.readable:  # a peer that has gone is told anew to who reads on
             return
         size = self._poller.receive(self)
@@ -127,7 +127,7 @@ class Line(Member):
         if self._ended:
             return
         self._ended = self.full = True
-        if not self._backlog or self._broken:
+        if self._backlog is None or self._broken:
             self._lose()
         else:
             self._poller.watch(self, False, True)
@@ -139,7 +139,7 @@ class Line(Member):
         self._lost = self._over = True
         self.hub.leave(self)
         self._sock.close()
-        self._backlog.clear()
+        self._backlog = None
         self.full = False
         self._let_go()
         reader, self._reader, self.socket = self._reader, None, None
@@ -172,7 +172,7 @@ class Line(Member):
     def _send(self, data: bytes) -> None:
         if self._over or self._broken or not data:
             return
-        if not self._backlog:
+        if self._backlog is None:
             sent = self._poller.send(self, data)
             if sent == len(data):
                 return
@@ -182,19 +182,20 @@ class Line(Member):
             if sent > 0:
                 data = data[sent:]
             self._poller.watch(self, self.readable, True)
+            self._backlog = []
         self._backlog.append(data)
         self._waiting += len(data)
         self.full = self._waiting > WRITE_LIMIT
 
-    def _write_on(self) -> None:
-        data = b"".join(self._backlog)
+    def _write_on(self, backlog: list[bytes]) -> None:
+        data = b"".join(backlog)
         sent = self._poller.send(self, data)
         if sent == BROKEN:
             self._break()
             return
         data = data[max(sent, 0) :]
         self._waiting = len(data)
-        self._backlog[:] = [data] if data else []
+        self._backlog = [data] if data else None
         if self.full and self._waiting <= WRITE_LIMIT and not self._ended:
             self.full = False
             self._let_go()
@@ -208,7 +209,7 @@ class Line(Member):
     def _break(self) -> None:
         """Nothing can be written any more, but there may be something to read, and then the end."""
         self._broken = self.full = True
-        self._backlog.clear()
+        self._backlog = None
         self._waiting = 0
         if self._paused or self._ended:
             self.abort()
@@ -224,7 +225,7 @@ class Line(Member):
             with suppress(ssl.SSLError):
                 self._tls.end()
             self._send(self._tls.pending())
-        if not self._backlog:
+        if self._backlog is None:
             self._shut()
 
     def _shut(self) -> None:
@@ -236,7 +237,7 @@ class Line(Member):
         if self._over:
             return
         self._over = self.full = True
-        self._backlog.clear()
+        self._backlog = None
         self._poller.watch(self, True, False)
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)

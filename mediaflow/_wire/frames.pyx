@@ -221,7 +221,6 @@ cdef class Decoder:
         if self._frame >= CLOSE:
             if length > 125:
                 self._fail(1002, "a control frame over 125 bytes")
-            self._control = b""
         else:
             if length >> 63:
                 self._fail(1002, "a length with its highest bit set")
@@ -238,7 +237,7 @@ cdef class Decoder:
         cdef Py_ssize_t size = min(self._left, self._end - self._at)
         cdef bytes piece = PyBytes_FromStringAndSize(NULL, size)
         mediaflow_unmask(PyBytes_AS_STRING(piece), self._at, size, self._mask)
-        self._control = self._control + piece
+        self._control = piece if self._control is None else self._control + piece
         self._advance(size)
         if self._left:
             return False
@@ -254,15 +253,15 @@ cdef class Decoder:
 
     cdef int _check_close(self) except -1:
         cdef mediaflow_utf8 text
-        cdef const char *data = PyBytes_AS_STRING(self.payload)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.payload)
         cdef int code
+        cdef const char *said = PyBytes_AS_STRING(self.payload)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.payload)
         text.due = 0
         if size == 1:
             self._fail(1002, "a close frame of one byte")
         if size:
-            code = <uint8_t>data[0] << 8 | <uint8_t>data[1]
-            if not mediaflow_check_utf8(&text, data + 2, size - 2) or text.due:
+            code = <uint8_t>said[0] << 8 | <uint8_t>said[1]
+            if not mediaflow_check_utf8(&text, said + 2, size - 2) or text.due:
                 self._fail(1007, "the reason of a close is not UTF-8")
             if not _may_be_sent(code):
                 self._fail(1002, f"the close code {code} must not be sent")

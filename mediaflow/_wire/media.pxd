@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 
 
 cdef class Plain:
-    cdef readonly bytes payload
+    cdef public bytes payload
     cdef readonly str track
     cdef readonly bint numbered, timed
     cdef readonly int64_t chunk, timestamp_ms

@@ -6,8 +6,7 @@ T = TypeVar("T")
 def read(message: str | bytes, make: Callable[[bytes, str | None, int | None, int | None], T]) -> T | None: ...
 
 class Plain:
-    @property
-    def payload(self) -> bytes: ...
+    payload: bytes | None
     @property
     def track(self) -> str | None: ...
     @property

@@ -413,3 +413,14 @@ async def test_a_callback_of_the_last_stream_ends_the_wait_for_the_next() -> Non
         (session,) = await served.engine.ended()
         served.call.hear("Hangup", "stream", {"Late": "1"})
     assert [name for name, _ in session.notes] == ["StopStream", "StopStream", "Hangup"]
+
+
+async def test_a_stream_that_is_gone_already_is_not_waited_for_anew() -> None:
+    """The carrier says again and again that it has lost a socket which is gone: that prolongs no wait."""
+    async with serving(reconnect_s=0.2) as served:
+        async with websocket.connect(served.url) as socket:
+            await say(socket, start(), media(0))
+            await served.has(0)
+        while not served.engine.sessions[0].ended:
+            served.call.hear("DroppedStream", "stream", {})
+            await anyio.sleep(0.01)  # more often than reconnect_s
