@@ -25,7 +25,8 @@ cdef class LiveSession:
     cdef public object reply
     cdef bint _sinks_done, _ending
     cdef object _keeper, _format
-    cdef dict _tracks, _lanes, _lost
+    cdef tuple _lanes
+    cdef dict _others, _lost
     cdef _Lane _lane
     cdef list _notes
     cdef long long _notes_left_out, _sample_bytes
@@ -35,6 +36,9 @@ cdef class LiveSession:
 
     @cython.locals(lane=_Lane)
     cdef _Lane _find(self, str track)
+
+    @cython.locals(lane=_Lane)
+    cdef _Lane _lane_of(self, str track)
 
     @cython.locals(first=Fused)
     cdef _enter(self, _Lane lane, data, long long position)

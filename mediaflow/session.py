@@ -100,8 +100,9 @@ class LiveSession:
         """True once a transform has broken."""
         self._sinks_done = False
         self._keeper = keeper
-        self._lanes = {track: _Lane(track, chain) for track, chain in plan.open().items()}
-        self._tracks: dict[str, TrackAccount] = {track: self._lanes[track] for track in stream.tracks}
+        chains = plan.open()
+        self._lanes = tuple([_Lane(track, chains[track]) for track in stream.tracks])
+        self._others: dict[str, TrackAccount] | None = None  # of tracks that were not announced
         self._lane: _Lane | None = None  # the last one that was asked for
         self._lost: dict[str, dict[str, int]] = {}
         self._notes: list[dict[str, str | int | float]] = []
@@ -169,7 +170,11 @@ class LiveSession:
         return room
 
     def drop(self, samples: int, reason: str, track: str = "inbound") -> None:
-        self._tracks.setdefault(track, TrackAccount()).dropped[reason] += samples
+        account: TrackAccount | None = self._lane_of(track)
+        if account is None:
+            self._others = {} if self._others is None else self._others
+            account = self._others.setdefault(track, TrackAccount())
+        account.dropped[reason] += samples
 
     def emit(self, event: Event) -> None:
         self._carry(self._find(event.track).chain, (event,))
@@ -183,7 +188,7 @@ class LiveSession:
 
     def note(self, name: str, /, **facts: str | int | float) -> None:
         if len(self._notes) < NOTES:
-            reached = max(account.end for account in self._tracks.values())
+            reached = max(lane.end for lane in self._lanes)
             self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
         else:
             self._notes_left_out += 1
@@ -257,7 +262,7 @@ class LiveSession:
             "sample_rate": self.stream.format.sample_rate,
             "tracks": {
                 track: account.figures() | {"lost": dict(self._lost.get(track, {}))}
-                for track, account in self._tracks.items()
+                for track, account in self._accounts().items()
             },
             "sinks": sinks,
             **self._events(),
@@ -273,7 +278,7 @@ class LiveSession:
         return "failed" if self.error or any(edge.failure for edge in self.edges) else "complete"
 
     def _timeline(self) -> Timeline:
-        begun = {track: account for track, account in self._tracks.items() if account.end != account.start}
+        begun = {lane.track: lane for lane in self._lanes if lane.end != lane.start}
         return Timeline(
             {track: Span(account.start, account.end) for track, account in begun.items()},
             {track: account.concealed for track, account in begun.items()},
@@ -284,11 +289,21 @@ class LiveSession:
             raise SessionError(self.error or f"call {self.stream.id} has ended")
         lane = self._lane
         if lane is None or lane.track != track:
-            lane = self._lanes.get(track)
+            lane = self._lane_of(track)
             if lane is None:
-                raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self._lanes)}")
+                raise ValueError(f"call {self.stream.id} has no track {track!r}, only {', '.join(self.stream.tracks)}")
             self._lane = lane
         return lane
+
+    def _lane_of(self, track: str) -> _Lane | None:
+        for lane in self._lanes:
+            if lane.track == track:
+                return lane
+        return None
+
+    def _accounts(self) -> dict[str, TrackAccount]:
+        accounts: dict[str, TrackAccount] = {lane.track: lane for lane in self._lanes}
+        return accounts if self._others is None else accounts | self._others
 
     def _enter(self, lane: _Lane, data: bytes, position: int) -> Iterable[Item]:
         """Send new audio through its lane."""
@@ -337,7 +352,7 @@ class LiveSession:
 
     def _flush(self) -> None:
         """Flush track by track up to where they are joined, then what all tracks share."""
-        chains = [lane.chain for lane in self._lanes.values()]
+        chains = [lane.chain for lane in self._lanes]
         shared = [step for step in chains[0] if len(chains) > 1 and all(step in chain for chain in chains[1:])]
         own = len(chains[0]) - len(shared)
         for chain in chains:
