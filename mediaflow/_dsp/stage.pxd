@@ -10,7 +10,8 @@ only that rates and sample sizes meet. The obligations:
 
 * `feed` gets a run of samples of any length, 0 included, and replaces ``data`` by the output. That lies in what
   `output` returned, or in memory of the stage's own, or is a part of the input. Input must not be written to, for
-  another holds it, and is gone when the call returns. The same stream gives the same output however it is cut into runs.
+  another holds it, and is gone when the call returns. The same stream gives the same output however it is cut into
+  runs.
 * `finish` is called once at the end of a stream with an empty ``data``; it fills in what is still due.
 * `restart` forgets the stream. A chain calls it after `finish` and for `Chain.reset`.
 * An exception raised in one of them (``with gil: raise``) ends the call into the chain; the chain must

@@ -1,8 +1,8 @@
 """What a stage does unless it says otherwise: PCM goes through as it is.
 
-The output of a frame is needed only until the next stage has read it, so all chains of a thread put it into the same two
-rooms, in turn. Those stay in the cache, where room of each stage's own would come from memory once there are hundreds of
-calls, and would take a kilobyte of each.
+The output of a frame is needed only until the next stage has read it, so all chains of a thread put it into the same
+two rooms, in turn. Those stay in the cache, where room of each stage's own would come from memory once there are
+hundreds of calls, and would take a kilobyte of each.
 """
 
 from libc.stdlib cimport free, realloc
