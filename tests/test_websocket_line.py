@@ -86,6 +86,45 @@ async def test_all_that_is_ready_is_read_before_anything_is_written() -> None:
     assert sorted(taken) == sorted((b"%c%d" % (letter, number), 0) for letter in b"ab" for number in range(4))
 
 
+@pytest.mark.parametrize(("sockets", "reads"), [(1, 1), (2, 256), (3, 258)])
+async def test_a_turn_looks_again_under_load(sockets: int, reads: int) -> None:
+    """Each message brings the next one of its socket: where there are several the turn reads on, but not for ever."""
+    taken: list[bytes] = []
+    peers: list[socket.socket] = []
+    fed = anyio.Semaphore(0)
+
+    async def handler(websocket: WebSocket) -> None:
+        def take(message: bytes) -> bool:
+            taken.append(message)
+            peers[message[0]].send(masked(0x82, message))
+            return True
+
+        with contextlib.suppress(Closed):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feed, websocket, take, nothing)
+                await anyio.lowlevel.checkpoint()
+                fed.release()
+
+    async with running("serve", handler) as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(sockets):
+            peers.append(await stack.enter_async_context(peer(server.port)))
+            await fed.acquire()
+        for number, sock in enumerate(peers):
+            sock.send(masked(0x82, bytes([number])))
+        current().turn()
+        assert len(taken) == reads
+        for sock in peers:
+            sock.shutdown(socket.SHUT_WR)
+        peers[:] = [Deaf()] * sockets  # type: ignore[list-item]
+
+
+class Deaf:
+    """In the place of a peer that says no more."""
+
+    def send(self, data: bytes) -> None:
+        """Say nothing."""
+
+
 @pytest.mark.parametrize("quick", [0, 1])
 def test_every_second_segment_is_acknowledged(quick: int) -> None:
     """What the kernel has left is turned off again, and asked for later; what it has kept is left alone."""

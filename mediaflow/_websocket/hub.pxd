@@ -1,5 +1,10 @@
+cimport cython
+
 from mediaflow._websocket.core cimport Cork
 from mediaflow._wire.poller cimport Poller, Watched
+
+
+cdef int MOST
 
 
 cdef class Hub
@@ -15,4 +20,5 @@ cdef class Hub:
     cdef readonly list _filed
     cdef object _numbers
 
+    @cython.locals(left=int, found=int)
     cpdef turn(self)
