@@ -191,13 +191,16 @@ class Runner:
         while True:
             await anyio.sleep(SNAPSHOT_S)
             await self._amend()
-            for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
-                drawn = []
-                for session in sessions:
-                    drawn.append((session, session.account()))
-                    await anyio.lowlevel.checkpoint()
-                # One that was settled meanwhile is booked by itself, and that must stand.
-                await self._book([account for session, account in drawn if session.settled is None])
+            await self._book_live()
+
+    async def _book_live(self) -> None:
+        for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
+            drawn = []
+            for session in sessions:
+                drawn.append((session, session.account()))
+                await anyio.lowlevel.checkpoint()
+            # One that was settled meanwhile is booked by itself, and that must stand.
+            await self._book([account for session, account in drawn if session.settled is None])
 
     async def _amend(self) -> None:
         amended, self._amended[:] = self._amended[:], []

@@ -150,7 +150,7 @@ class Edge:
     async def room(self) -> None:
         """Wait while the queue is full."""
         while self.full():
-            if self._room is None or self._room.is_set():
+            if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
 
@@ -307,6 +307,7 @@ class Edge:
     def _tell_room(self) -> None:
         if self._room is not None:
             self._room.set()
+            self._room = None
 
     def _drain(self, reason: str) -> None:
         while self._queue:
