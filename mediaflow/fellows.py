@@ -120,7 +120,11 @@ class Fellows:
         if self._channel is None:
             return None
         near, far = socket.socketpair()
-        answer, _ = await self._ask(lambda ask: wire.Claim(ask, name), far)
+        try:
+            answer, _ = await self._ask(lambda ask: wire.Claim(ask, name), far)
+        except BaseException:
+            near.close()
+            raise
         if isinstance(answer, wire.Granted) and not answer.ours:
             return near
         near.close()

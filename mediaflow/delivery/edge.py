@@ -162,12 +162,19 @@ class Edge:
     def confirm(self) -> None:
         """Bring the account up to what the writer says."""
         if self._writer is not None:
-            self.account.confirm(self._writer.delivered)
+            try:
+                self.account.confirm(self._writer.delivered)
+            except Exception as error:  # whoever asks, asks for all calls
+                self._misspoke(error)
 
     @property
     def outcome(self) -> dict[str, Any]:
         """What the writer says that has become of the audio."""
-        return {} if self._writer is None else dict(self._writer.outcome)
+        try:
+            return {} if self._writer is None else dict(self._writer.outcome)
+        except Exception as error:
+            self._misspoke(error)
+            return {}
 
     def stop(self, failure: SinkError) -> None:
         """Cut the sink off: what it is not known to have delivered is booked under the code of ``failure``.
@@ -319,6 +326,10 @@ class Edge:
     def _fail(self, error: Exception) -> None:
         failure = self._understood(error)
         self._give_up(self._late or failure)
+
+    def _misspoke(self, error: Exception) -> None:
+        if self.failure is None:
+            self._fail(error)
 
     def _understood(self, error: Exception) -> SinkError:
         """Return the failure that ``error`` is, and log it."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 from engine_kit import S16_8K, TONE, Kept, Light, Memory, call, make_runner, run
 
-from mediaflow import AudioFormat, Engine, SessionError, SinkError, Stream, envelope, websocket
+from mediaflow import AudioFormat, Engine, Item, SessionError, Sink, SinkError, Stream, Writer, envelope, websocket
 from mediaflow.delivery.edge import Edge
 from mediaflow_plugins.source_vobiz import Vobiz
 
@@ -24,6 +24,58 @@ def kind(request: pytest.FixtureRequest) -> type[Memory]:
     """Return a sink that keeps a task while it streams, or one that does not."""
     kind: type[Memory] = request.param
     return kind
+
+
+class Liar(Sink, frozen=True, kw_only=True):
+    """Its writer breaks when it is asked ``about`` what became of the audio."""
+
+    about: Literal["delivered", "outcome"]
+
+    @asynccontextmanager
+    async def open(self, stream: Stream, format: AudioFormat, tracks: tuple[str, ...]) -> AsyncIterator[Writer]:
+        yield _Broken(self.about)
+
+
+class _Broken(Writer):
+    def __init__(self, about: str) -> None:
+        self._about = about
+
+    @property
+    def delivered(self) -> int:
+        return 1 // (self._about != "delivered")
+
+    @property
+    def outcome(self) -> dict[str, int]:  # type: ignore[override]
+        return {"a": 1 // (self._about != "outcome")}
+
+    def write_nowait(self, item: Item) -> bool:
+        return True
+
+    async def write(self, item: Item) -> None:
+        pass
+
+
+@pytest.mark.parametrize("about", ["delivered", "outcome"])
+async def test_a_writer_that_cannot_say_what_became_of_the_audio(
+    tmp_path: Path, about: Literal["delivered", "outcome"]
+) -> None:
+    """It fails, whoever asks; the ledger goes on being kept, and the other sinks with it."""
+    good = Kept()
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            session.push(TONE)
+            await good.reached["streaming"].wait()
+            account = session.account()  # type: ignore[attr-defined]
+            assert account["sinks"][0]["outcome"] == ({} if about == "outcome" else {"a": 1})
+            session.push(TONE)
+
+    account = await run(make_runner(tmp_path, act, Liar(about=about), Memory(kept=good)))
+    assert good.audio == TONE * 2
+    bad, well = account["sinks"]
+    assert bad["failure"]["code"] == "broken" and "ZeroDivisionError" in bad["failure"]["text"]
+    assert bad["delivered"] + sum(bad["dropped"].values()) == bad["received"] == 1280
+    assert (well["delivered"], well["failure"]) == (1280, None)
 
 
 @pytest.mark.parametrize("nowait", [True, False])
