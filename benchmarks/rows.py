@@ -281,6 +281,10 @@ def started(row: Row, place: Place) -> Iterator[Server]:
         if found is None:
             raise RuntimeError(f"{row.name} did not start:\n{log.read_text()[-2000:]}")
         yield Server(process, int(found[1]))
+    except Exception as error:
+        if process.poll() is not None:  # which is why
+            raise RuntimeError(f"{row.name} ended with {process.returncode}:\n{log.read_text()[-2000:]}") from error
+        raise
     finally:
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGTERM if row.ours else signal.SIGKILL)  # of the peers nothing is wanted any more

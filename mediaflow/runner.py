@@ -44,7 +44,7 @@ PLANS = 64
 SNAPSHOT_S = 1.0
 """How often the ledger on disk is brought up to date with the calls that are live."""
 
-SNAPSHOT_CALLS = 20
+SNAPSHOT_CALLS = 100
 """How many calls' accounts are written at a time.
 
 They are drawn up one by one, since each takes 5 to 20 µs, in which no audio moves."""

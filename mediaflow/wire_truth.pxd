@@ -3,10 +3,11 @@ cimport cython
 
 cdef class _Sound:
     cdef object _encoding, _votes
-    cdef long long _window, _left
+    cdef long long _window, _left, _eager, _rest, _resting
     cdef bytearray _heard
     cdef readonly bint settled
 
+    cpdef bint rests(self, Py_ssize_t size) except -1
     cpdef str hear(self, bytes data)
 
 

@@ -36,7 +36,10 @@ Nor is the spectrum: a narrow voice in a wide stream is what every telephone ups
 not show at all: nothing in a voice says on which end of the line it is.
 
 What is found is corrected only where that is safe, which is the byte order (``ByteOrder``).  The rest is told
-(``WireTruth``), because a false correction would ruin a good call.  Silence and noise decide nothing and cost little.
+(``WireTruth``), because a false correction would ruin a good call.
+
+Silence and noise decide nothing and are to cost little: once ten seconds of sound have said nothing of the codec, a
+window of four is listened to, up to a minute of sound.  A wrong label may show by so much later then.
 """
 
 from __future__ import annotations
@@ -57,7 +60,10 @@ FINE = 128
 VOTES = 2
 
 LOOK_S = 60.0
-"""How much sound is listened to before a question is left open for good."""
+"""After how much sound a question is left open for good."""
+
+EAGER_S, REST_S = 10.0, 3 * WINDOW_S
+"""Sound that is listened to without a break, and the breaks behind it."""
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 STEPS = 25
@@ -131,9 +137,20 @@ class _Sound:
         self._encoding = format.encoding
         self._window = int(WINDOW_S * format.sample_rate)  # bytes: of 16-bit audio it is half as long
         self._left = int(LOOK_S * format.sample_rate) * format.sample_bytes
+        self._eager = self._left - int(EAGER_S * format.sample_rate) * format.sample_bytes
+        self._rest = int(REST_S * format.sample_rate) * format.sample_bytes
+        self._resting = 0
         self._heard = bytearray()
         self._votes: Counter[Encoding] | None = None  # of those there are
         self.settled = False
+
+    def rests(self, size: int) -> bool:
+        """Tell whether so many bytes are to be passed over."""
+        if self._resting <= 0:
+            return False
+        self._resting -= size
+        self._left -= size
+        return True
 
     def hear(self, data: bytes) -> str:
         """Take audio that is not silence; return the finding, if there is one."""
@@ -145,6 +162,8 @@ class _Sound:
         self._heard.clear()
         self.settled = self._left <= 0
         if reading is None:
+            if self._left <= self._eager:
+                self._resting = self._rest
             return ""
         encoding = _ENCODING[reading]
         if self._votes is None:
@@ -250,6 +269,8 @@ class WireTruth:
         found = []
         ear = self._ears[self._tracks.index(track)]
         clock, sound = ear.clock, ear.sound
+        if sound is not None and sound.rests(len(data)):
+            sound = None
         if clock is not None:
             if code := clock.tick(len(data) // self._sample_bytes, timestamp_ms):
                 found.append(self._rate(track, code))

@@ -126,6 +126,22 @@ def test_it_shows_soon(start_s: float, wire: str, said: Encoding) -> None:
     assert _codes(AudioFormat(said, RATE), {"inbound": data}, stamped=False) == [f"sounds-like-{_encoding(wire)}"]
 
 
+@pytest.mark.parametrize("noise_s", [19.0, 19.25, 19.5, 19.75])
+@pytest.mark.parametrize(("wire", "said"), [("alaw", "mulaw"), ("mulaw", "s16le"), ("little", "mulaw")])
+def test_it_shows_behind_noise(noise_s: float, wire: str, said: Encoding) -> None:
+    """On a line that was loud before the first word a wrong label shows as well, wherever the first word falls."""
+    data = SEND[wire](_pcm(_noise(int(noise_s * RATE), -40)) + _pcm(DOCTOR[int(0.6 * RATE) : int(3.9 * RATE)]))
+    assert _codes(AudioFormat(said, RATE), {"inbound": data}, stamped=False) == [f"sounds-like-{_encoding(wire)}"]
+
+
+@pytest.mark.parametrize(("noise_s", "found"), [(5.0, ["sounds-like-alaw"]), (11.2, [])])
+def test_noise_is_listened_to_with_breaks(noise_s: float, found: list[str]) -> None:
+    """Half a second of speech is heard in the first ten seconds, and may fall into a break later."""
+    speech = _pcm(DOCTOR[int(0.6 * RATE) : int(1.1 * RATE)])
+    data = _pcm(_noise(int(noise_s * RATE), -40)) + speech + _pcm(_noise(2 * RATE, -40))
+    assert _codes(AudioFormat("mulaw", RATE), {"inbound": dsp.alaw_encode(data)}, stamped=False) == found
+
+
 @pytest.mark.parametrize("wire", SEND)
 @pytest.mark.parametrize("said", ["mulaw", "alaw", "s16le"])
 @pytest.mark.parametrize("level", [None, *range(-90, 0, 10)])
