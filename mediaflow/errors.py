@@ -11,10 +11,14 @@
     └── SinkError         a sink cannot take or deliver the audio; carries a short ``code``
 
 A component raises ``FormatError``, ``WireError``, ``SourceError`` or ``SinkError``; the engine adds the place.
+
+And how a fault is told that nobody raised on purpose, where the engine goes on without what had it: ``report``.
 """
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -85,3 +89,9 @@ class SinkError(MediaflowError):
     def __init__(self, code: str, text: str) -> None:
         self.code = code
         super().__init__(text)
+
+
+def report(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Log that ``what`` failed, and where, without the text of the error: it may hold what a log must not."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s failed: %s at %s:%s", what, type(error).__name__, place.filename, place.lineno)

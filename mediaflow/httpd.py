@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from email.utils import formatdate
@@ -31,6 +30,7 @@ import h11
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
+from .errors import report
 from .listening import serve_streams
 from .websocket import MAX_MESSAGE, Address, Admit, Closed, Refused, WebSocket, accept
 
@@ -99,17 +99,11 @@ async def serve(
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass  # the peer left, or was too slow: TimeoutError is an OSError
         except Exception as error:
-            _report("a connection", error)
+            report(logger, "a connection", error)
         finally:
             await anyio.aclose_forcefully(stream)
 
     await serve_streams(connected, address.host, address.port, listening)
-
-
-def _report(what: str, error: Exception) -> None:
-    # Not the text: a message may hold what a log must not.
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    logger.error("%s failed: %s at %s:%s", what, type(error).__name__, place.filename, place.lineno)
 
 
 class _Refusal(Exception):
@@ -197,7 +191,7 @@ class _Conversation:
             try:
                 return await self._handler(request)
             except Exception as error:
-                _report(f"a {request.method} request", error)
+                report(logger, f"a {request.method} request", error)
                 return Response(500)
         return Response(503)
 
@@ -231,7 +225,7 @@ class _Conversation:
                 except Closed:
                     pass  # the peer left
                 except Exception as error:
-                    _report("a WebSocket handler", error)
+                    report(logger, "a WebSocket handler", error)
                     await websocket.close(1011)
         except Refused:
             await self._linger()

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from . import fellows
+from .errors import report
 
 BACKLOG = 65536
 """Connections that may wait to be accepted; the kernel has a limit of its own (``net.core.somaxconn``)."""
@@ -68,7 +69,8 @@ Handle = Callable[[socket.socket], Awaitable[Lasting | None]]
 async def serve(handle: Handle, host: str, port: int, listening: Callable[[int], None]) -> None:
     """Run ``handle``, in a task of its own, for each connection to ``host``, until cancelled.
 
-    The socket is its own to close.  A connection is over when ``handle`` returns, or it returns what tells when.
+    The socket is its own to close.  A connection is over when ``handle`` returns, or it returns what tells when.  What
+    it raises is logged, and ends that connection alone.
     ``listening`` is called with the port once connections are taken.  Raises OSError if it cannot listen there.
     """
     sockets = await listen(host, port)
@@ -128,6 +130,8 @@ async def _handle(connection: socket.socket, turns: _Turns, handle: Handle) -> N
     lasting = None
     try:
         lasting = await handle(connection)
+    except Exception as error:  # one that cannot be served must not end the listener, and with it all that are
+        report(logger, "a connection", error)
     finally:
         if lasting is None:
             turns.count(-1)

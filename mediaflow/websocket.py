@@ -48,9 +48,9 @@ from ._websocket.core import (
     Unreachable as Unreachable,
     WebSocket as WebSocket,
     WebSocketError as WebSocketError,
-    report,
 )
 from ._websocket.opening import Admit as Admit, Answer as Answer
+from .errors import report
 
 MAX_MESSAGE = 1 << 20
 """Longest message taken, in bytes.  The longest that a carrier sends is 100 kB (Exotel); a longer one closes 1009."""

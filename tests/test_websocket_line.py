@@ -12,6 +12,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -381,6 +382,46 @@ async def test_deadlines_come_in_order_and_once(caplog: pytest.LogCaptureFixture
         hub.leave(member)
         for end in pair:
             end.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_a_deadline_that_has_passed_is_followed_by_others(loop: str) -> None:
+    """As under load, when an event loop is late with what was due before."""
+    order: list[tuple[str, bool]] = []
+
+    async def run() -> None:
+        hub, told = current(), anyio.Semaphore(0)
+        with contextlib.ExitStack() as stack:
+            members = []
+            for name in ("passed", "earlier", "later"):
+                ours, _ = (stack.enter_context(end) for end in socket.socketpair())
+                members.append(Timed(ours.fileno(), hub, order, name, told))
+                hub.enter(members[-1])
+            for member, seconds in zip(members, (-0.01, -0.02, 0.01), strict=True):
+                member.set_deadline(hub.now() + seconds)
+            with anyio.fail_after(5):
+                for _ in members:
+                    await told.acquire()
+            for member in members:
+                hub.leave(member)
+
+    options = {} if loop == "trio" else {"use_uvloop": loop == "uvloop"}
+    anyio.run(run, backend="trio" if loop == "trio" else "asyncio", backend_options=options)
+    assert order == [("earlier", True), ("passed", True), ("later", True)]
+
+
+async def test_a_socket_that_cannot_be_watched_is_closed(tmp_path: Path) -> None:
+    """Here for being a file, which epoll does not take."""
+    near, far = socket.socketpair()
+    far.settimeout(5)
+    file = (tmp_path / "file").open("w")
+    with near, far, file:
+        line = Line(file.fileno(), current(), near, None)
+        with pytest.raises(OSError, match="cannot be watched"):
+            line.open(line.become("", True, 1000))
+        assert far.recv(1) == b""
+        line.abort()
+        assert not len(current().poller)
 
 
 def test_every_event_loop_has_its_own_hub() -> None:

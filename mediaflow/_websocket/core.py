@@ -24,14 +24,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Literal, Protocol
 
 import anyio
 
 from .._wire.frames import Decoder, FrameError, encode
-from ..errors import MediaflowError
+from ..errors import MediaflowError, report
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -46,14 +45,7 @@ ABORT_TIMEOUT = 1.0
 MAX_WAITING = 16
 """Messages that may wait for ``recv`` before we stop reading."""
 
-
 logger = logging.getLogger(__name__)
-
-
-def report(logger: logging.Logger, what: str, error: Exception) -> None:
-    """Log that a user's function failed, without the text: a message may hold what a log must not."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    logger.error("%s failed: %s at %s:%s", what, type(error).__name__, place.filename, place.lineno)
 
 
 class WebSocketError(MediaflowError):

@@ -24,7 +24,8 @@ from contextvars import copy_context
 from typing import Any, cast
 
 from .._wire.poller import Poller, Watched
-from .core import Cork, report
+from ..errors import report
+from .core import Cork
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ class _AsyncioHub(Hub):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._armed = math.inf  # its time; uvloop's handle of one that is due already does not know it
         self._context = copy_context()
         self._context.run(_tell_backend)
 
@@ -149,18 +151,21 @@ class _AsyncioHub(Hub):
 
     def _detach(self) -> None:
         self._loop.remove_reader(self.poller.fd)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def _arm(self, when: float) -> None:
-        if self._timer is None or when < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
+        if when < self._armed:
+            self._disarm()
+            self._armed = when
             self._timer = self._context.run(self._loop.call_at, when, self._on_time)
 
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._armed = None, math.inf
+
     def _on_time(self) -> None:
-        self._timer = None
+        self._timer, self._armed = None, math.inf
         self.look()
 
 

@@ -57,9 +57,14 @@ class Line(Member):
         self.full = False
 
     def open(self, reader: Reader) -> None:
-        """Begin to read; a client begins with TLS too."""
+        """Begin to read; a client begins with TLS too.  Closes and raises OSError if the socket cannot be watched."""
+        try:
+            self.hub.enter(self)
+        except OSError:
+            self._over = self._lost = True
+            self._sock.close()
+            raise
         self._reader = reader
-        self.hub.enter(self)
         if self._tls is not None:
             self._tls.shake_hands()
             self._send(self._tls.pending())

@@ -18,7 +18,8 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI, parse_uri
 
-from .core import Refused, Unreachable, report
+from ..errors import report
+from .core import Refused, Unreachable
 
 MAX_HEAD = 32 * 1024
 """Longest head of a request or answer in bytes; browsers with cookies stay below."""

@@ -19,9 +19,10 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
+from ..errors import report
 from ..listening import serve_streams
 from .acks import FIRST, acknowledge_less
-from .core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket, report
+from .core import CLOSE_TIMEOUT, OPEN_TIMEOUT, WRITE_LIMIT, WebSocket
 from .opening import Admit, ClientOpening, Outcome, ServerOpening, parse
 
 LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
