@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import anyio
@@ -61,6 +62,23 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     for each in sockets:
         each.setblocking(False)  # which all copies of it share: one that `dup` takes for blocking makes all so
     return sockets
+
+
+@contextmanager
+def reserved(host: str) -> Iterator[int]:
+    """Give a port of ``host``, an IP address, that is given to nobody else while in the block, and can be listened at.
+
+    For those who have to be told the address before we listen there.  On Linux a port that is bound, though nobody
+    listens, goes neither to who leaves the choice to the kernel nor to a connection; elsewhere it may.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(address)
+        port = int(holder.getsockname()[1])
+        if sys.platform != "linux":  # where two may not be bound to one address
+            holder.close()
+        yield port
 
 
 Handle = Callable[[socket.socket], Awaitable[Lasting | None]]

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -27,6 +26,7 @@ import vobiz_service
 from mediaflow import config, graph, plugins
 from mediaflow.delivery import ledger
 from mediaflow.lab import CLIP
+from mediaflow.listening import reserved
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -150,8 +150,9 @@ def test_the_walk_from_zero_arrives(tmp_path: Path) -> None:
     (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
     (tmp_path / "clinic.yaml").write_text(next(blocks(WALK, "yaml")))
     call, secret = vobiz_service.CALL, "s3cret"
-    listen, control, eka = (f"127.0.0.1:{port}" for port in _free_ports(3))
     with vobiz_service.running() as carrier, ExitStack() as stack:
+        ports = [stack.enter_context(reserved("127.0.0.1")) for _ in range(3)]
+        listen, control, eka = (f"127.0.0.1:{port}" for port in ports)
         said = {
             "EKA_CLIENT_ID": "me",
             "EKA_CLIENT_SECRET": "pw",
@@ -210,13 +211,6 @@ def test_the_walk_from_zero_arrives(tmp_path: Path) -> None:
     assert result["status"] == "completed"
     assert result["additional_data"] == {"call_id": call}
     assert result["audio"]["seconds"] == pytest.approx(24.3, abs=0.1)
-
-
-def _free_ports(number: int) -> list[int]:
-    """Return ports where nobody listens."""
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [server.getsockname()[1] for server in servers]
 
 
 def _ring(folder: Path, url: str, call: str, hangup: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import anyio
 import pytest
@@ -10,6 +11,20 @@ import pytest
 from mediaflow import listening
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is only chosen")
+async def test_a_port_that_is_reserved_is_given_to_nobody() -> None:
+    """It is bound, though nobody listens; and still it can be listened at, as often as is wanted."""
+    with listening.reserved("127.0.0.1") as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        for _ in range(2):
+            (listener,) = await listening.bind("127.0.0.1", port)
+            with listener, socket.create_connection(("127.0.0.1", port)) as connection:
+                assert connection.getpeername() == ("127.0.0.1", port)
 
 
 async def test_a_connection_that_breaks_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,18 +17,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import anyio
 import msgspec
-from anyio.abc import SocketAttribute, TaskGroup, TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from .. import config, http, websocket
 from ..errors import MediaflowError, SinkError, SourceError
 from ..frame import AudioFormat
+from ..listening import reserved
 from ..plugins import Plugins
 from ..runner import Runner
 from ..wav import WavReader, WavWriter
@@ -265,9 +266,8 @@ async def certifying(
     address = Address.parse(pcm)
     if not (address.is_loopback and Address.parse(eka, ("http",)).is_loopback):
         raise ValueError("what listens here asks for no token, so it is for bridges on this machine: use 127.0.0.1")
-    eka_url = await _fixed(eka)
     failure: Exception | None = None
-    with tempfile.TemporaryDirectory(prefix="mediaflow-lab-") as folder:
+    with _fixed(eka) as eka_url, tempfile.TemporaryDirectory(prefix="mediaflow-lab-") as folder:
         async with anyio.create_task_group() as tasks:
             certifier = Certifier(url, plugins, tasks, Path(folder), eka_url, speed, patience_s)
             try:
@@ -290,15 +290,15 @@ async def _serve(
         raise SourceError(f"cannot listen at {address.host}:{address.port}: {error.strerror or error}") from None
 
 
-async def _fixed(url: str) -> str:
+@contextmanager
+def _fixed(url: str) -> Iterator[str]:
     """Choose the port once: the service is started anew for each scenario, and the bridge knows one address."""
     address = Address.parse(url, ("http",))
     if address.port:
-        return url
-    listener = await anyio.create_tcp_listener(local_host=address.host)
-    port = listener.extra(SocketAttribute.local_port)
-    await listener.aclose()
-    return address.url(port)
+        yield url
+    else:
+        with reserved(address.host) as port:
+            yield address.url(port)
 
 
 async def _state(client: http.Client, path: str) -> str:

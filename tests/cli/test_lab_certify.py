@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 from cli_kit import run, running
 
+from mediaflow.listening import reserved
+
 PIPELINE = str(Path(__file__).parents[2] / "pipelines" / "vobiz_to_eka.yaml")
 FAST = ("--speed", "max", "--pcm", "ws://127.0.0.1:0/pcm")
 
 
-def free_port() -> int:
-    """Return a port that nobody uses: the bridge has to know it before the lab listens there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_bridge_is_certified(tmp_path: Path) -> None:
     """Our own, as a process: a table for people, JSON for programs, and 0 where nothing is lost."""
-    eka = f"http://127.0.0.1:{free_port()}"
-    env = {"VOBIZ_LISTEN": "ws://127.0.0.1:0/vobiz", "EKA_BASE_URL": eka, "EKA_TOKEN": "any"}
-    with running(tmp_path, "run", PIPELINE, **env) as bridge:
+    with (
+        reserved("127.0.0.1") as port,  # which the bridge has to know before the lab listens there
+        running(
+            tmp_path,
+            "run",
+            PIPELINE,
+            VOBIZ_LISTEN="ws://127.0.0.1:0/vobiz",
+            EKA_BASE_URL=(eka := f"http://127.0.0.1:{port}"),
+            EKA_TOKEN="any",
+        ) as bridge,
+    ):
         url = bridge.wait_for("listens at").split()[-1]
         done = run(tmp_path, "lab", "certify", url, "one_track", "mislabelled_law", *FAST, "--eka", eka)
         assert done.returncode == 0, done.stdout + done.stderr
