@@ -45,6 +45,8 @@ _WORDS: dict[str, Any] = {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
 
+_TOO_DEEP = f"values are nested more than {DEEPEST} deep"
+
 # What libyaml says, and what mostly is the matter.
 _HINTS = {
     "mapping values are not allowed": "put a value with `: ` in it in quotes, or indent this line as its neighbours",
@@ -138,7 +140,7 @@ class Document:
         for event in yaml.parse(text, yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                self._stop(_mark(event), "yaml", f"values are nested more than {DEEPEST} deep")
+                self._stop(_mark(event), "yaml", _TOO_DEEP)
             yield event
 
     def _document(self) -> Any:
@@ -276,6 +278,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[tuple[int, int], st
         what = f"{error.context}{where}, {what}"
     found = _after(lines, *place)
     mark = (place[0] + 1, place[1] + 1) if found else _end(text.rstrip())
+    if "maximum nesting depth" in what:
+        return mark, "yaml", _TOO_DEEP, ""
     if "cannot start any token" in what:
         if found.startswith("\t"):
             return mark, "yaml", "a tab stands where a value or a key should begin", "indent with spaces"
