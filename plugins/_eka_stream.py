@@ -2,7 +2,8 @@
 
 ``delivered`` follows the pongs: the peer answers a ping once it has read what came before it, so the pong says that it
 holds this much.  Whoever asks for ``delivered``, as the ledger does every second, hears what is known and causes the
-next ping, so that a stream needs neither a task nor a timer for it.  At the end the close by the service is the receipt
+next ping, so that a stream needs neither a task nor a timer for it.  The ping leaves with the next audio, or when one
+asks again.  At the end the close by the service is the receipt
 for the rest; where it does not come in ``close_timeout_s`` the result is fetched all the same, and the sink says
 ``not-closed``.
 """
@@ -68,8 +69,11 @@ class _Writer(EkaWriter):
 
     @property
     def delivered(self) -> int:
-        if self._delivered < self._marked and self._stream.reached >= self._mark:
-            self._delivered = self._marked
+        if self._delivered < self._marked:
+            if self._stream.reached >= self._mark:
+                self._delivered = self._marked
+            else:
+                self._stream.press()  # there was no audio that could have taken the ping along
         if self._delivered == self._marked < self.sent and not self._stream.finished:
             self._mark, self._marked = self._stream.mark(), self.sent
         return self._delivered

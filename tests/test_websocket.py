@@ -169,6 +169,33 @@ async def test_a_ping_returns_when_the_peer_has_answered(kind: str) -> None:
         await pinged.wait()
 
 
+async def test_a_ping_may_leave_with_what_is_sent_next(kind: str) -> None:
+    """In front of it and in one write; or where nothing is sent, when it is pushed."""
+    numbers: list[int] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        numbers.append(websocket.ping_along())
+        await websocket.recv()
+        await websocket.send(b"audio")
+        websocket.push_along()  # there is none any more
+        numbers.append(websocket.ping_along())
+        await websocket.recv()
+        websocket.push_along()
+        await websocket.recv()
+        assert websocket.ponged == numbers[1]
+
+    async with running(kind, handler) as server, raw_websocket(server) as raw:
+        with anyio.move_on_after(0.05) as silence:
+            await raw.receive()
+        assert silence.cancelled_caught
+        await raw.send(masked(0x81, b"go"))
+        assert await raw.receive() == b"\x89\x04\x00\x00\x00\x01\x82\x05audio"
+        await raw.send(masked(0x81, b"on"))
+        assert await raw.receive() == b"\x89\x04\x00\x00\x00\x02"
+        await raw.send(masked(0x8A, b"\x00\x00\x00\x02") + masked(0x81, b"end") + masked(0x88, b"\x03\xe8"))
+        assert await rest(raw) == b"\x88\x02\x03\xe8"
+
+
 async def test_a_ping_ends_with_the_connection(kind: str) -> None:
     """A ping that is not answered raises when the line is lost, and so does one after that."""
     done = anyio.Event()

@@ -24,7 +24,7 @@ cdef class WebSocket:
     cdef Cork _cork
     cdef bint _masks, _refused, _receiving, _lost
     cdef Decoder _decoder
-    cdef bytes _out
+    cdef bytes _out, _along
     cdef list _more
     cdef Py_ssize_t _out_size, _out_limit
     cdef long long _pings

@@ -188,6 +188,7 @@ class WebSocket:
         self._gone: anyio.Event | None = None  # set when the line is lost
         self._tell_gone: Callable[[WebSocket], None] | None = None  # called then
         self._pings = 0
+        self._along = b""  # what leaves in front of the next frame
         self.ponged = 0
         """The number of the last of our pings that was answered: the peer has read all that was sent before it."""
         self._pong: anyio.Event | None = None  # set by the next one that is, and at the end
@@ -395,10 +396,21 @@ class WebSocket:
 
     def ping_nowait(self) -> int:
         """Send a ping and return its number, which ``ponged`` reaches with its pong; raise ``Closed`` at the end."""
+        number = self.ping_along()
+        self.push_along()
+        return number
+
+    def ping_along(self) -> int:
+        """``ping_nowait``, but it leaves in one write with what is sent next: alone it would cost as much as audio."""
         self._check()
         self._pings += 1
-        self._write(encode(PING, self._pings.to_bytes(4, "big"), self._masks))
+        self._along += encode(PING, self._pings.to_bytes(4, "big"), self._masks)
         return self._pings
+
+    def push_along(self) -> None:
+        """Send what still waits to leave with something else."""
+        if self._along:
+            self._write(b"")
 
     def _tell_pong(self) -> None:
         if self._pong is not None:
@@ -416,6 +428,8 @@ class WebSocket:
         return (1006, "", "broken") if self._closing is None else (*self._closing, "us")
 
     def _write(self, frame: bytes) -> None:
+        if self._along:
+            frame, self._along = self._along + frame, b""
         if not self._cork.is_in:
             self._line.write(frame)
             return
@@ -540,7 +554,7 @@ class WebSocket:
     def lost(self) -> None:
         """The line has ended.  Messages that came before and were not wanted yet can still be had."""
         self._lost = True
-        self._out, self._more = b"", None
+        self._out, self._more, self._along = b"", None, b""
         if self._end is None and not self._refused:
             self._end_by_loss()
         self._wake_all()

@@ -254,7 +254,7 @@ def has_failed(account: Mapping[str, Any]) -> bool:
 
 
 def _by_reason(spans: Iterable[Span]) -> dict[str, int]:
-    totals: Counter[str] = Counter()
+    totals: dict[str, int] = {}
     for span in spans:
-        totals[span.reason] += span.end - span.start
+        totals[span.reason] = totals.get(span.reason, 0) + span.end - span.start
     return {reason: samples for reason, samples in totals.items() if samples}

@@ -60,10 +60,17 @@ class AudioStream:
         await self._socket.wait_closed()
 
     def mark(self) -> int:
-        """Ask how far the service has read, by a ping, which it answers then; return the number of what was asked."""
+        """Ask how far the service has read, by a ping, which it answers then; return the number of what was asked.
+
+        The ping leaves with the next audio, or with ``press``.
+        """
         with suppress(Closed):
-            return self._socket.ping_nowait()
+            return self._socket.ping_along()
         return self.reached + 1  # never
+
+    def press(self) -> None:
+        """Ask now what was asked and has not left yet."""
+        self._socket.push_along()
 
     @property
     def reached(self) -> int:

@@ -41,6 +41,7 @@ async def test_a_consultation_without_a_pipeline(rate: int | None) -> None:
             if not stream.send_nowait(PCM):  # on trio nothing is taken without waiting
                 await stream.send(PCM)
             mark = stream.mark()
+            stream.press()
             with anyio.fail_after(5):
                 while stream.reached < mark:
                     await anyio.lowlevel.checkpoint()
