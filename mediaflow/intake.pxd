@@ -17,7 +17,7 @@ cdef class Intake:
     cdef tuple _tracks
     cdef OrderedSession _ordered
     cdef Timeline _timeline
-    cdef long long _sample_bytes, _barren
+    cdef long long _sample_bytes, _barren, _deaf
 
     @cython.locals(plain=Plain, data=bytes, room=bint)
     cpdef bint take(self, text) except -1

@@ -59,6 +59,7 @@ class Intake:
         if start.dialect.reorder:
             self._reorder = Reorder(start.dialect.reorder)
         self._truth: WireTruth | None = WireTruth(format, self._tracks)
+        self._deaf = 0  # bytes that it need not hear
         self._numbering = "unknown"
         self._barren = 0
         self._unseen = logger.isEnabledFor(logging.DEBUG)
@@ -193,7 +194,9 @@ class Intake:
         else:
             room = self._move(track, place)
             room = self._order(data, track) and room
-        if self._truth is not None:
+        if self._deaf > 0:
+            self._deaf -= size
+        elif self._truth is not None:
             self._listen(self._truth, track, data, timestamp_ms if timed else None)
         return room
 
@@ -208,6 +211,7 @@ class Intake:
             self._engine.count(code)
             logger.warning("call %s: %s", self._call, text)
             self._ordered.alarm(code, where)
+        self._deaf = truth.rest()
         if truth.settled:
             self._truth = None
 

@@ -38,8 +38,9 @@ not show at all: nothing in a voice says on which end of the line it is.
 What is found is corrected only where that is safe, which is the byte order (``ByteOrder``).  The rest is told
 (``WireTruth``), because a false correction would ruin a good call.
 
-Silence and noise decide nothing and are to cost little: once ten seconds of sound have said nothing of the codec, a
-window of four is listened to, up to a minute of sound.  A wrong label may show by so much later then.
+Silence and noise decide nothing and are to cost little: once two seconds of sound have said nothing of the codec, a
+window of three is listened to, up to a minute of sound.  A wrong label may show by so much later then.  Listening took
+8 % of what a call costs in its first minute, on a processor with 800 calls.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from . import dsp
 from .frame import AudioFormat, Encoding
 
 WINDOW_S = 0.25
+ROUGH = 1.0
 MARGIN = 1.3
 ROUGHEST = 2.8
 UNEVEN, EVEN = 0.45, 0.33
@@ -62,7 +64,7 @@ VOTES = 2
 LOOK_S = 60.0
 """After how much sound a question is left open for good."""
 
-EAGER_S, REST_S = 10.0, 3 * WINDOW_S
+EAGER_S, REST_S = 2.0, 2 * WINDOW_S
 """Sound that is listened to without a break, and the breaks behind it."""
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -100,13 +102,12 @@ class Finding(NamedTuple):
 def sounds_like(data: bytes) -> Reading | None:
     """Return the one way to read ``data`` in which it is a voice or a low tone, or None where that does not show."""
     data = data[: len(data) // 2 * 2]
-    # The look at byte orders is a sieve: where no reading is at most 1.0 rough, and twice as rough with its bytes
-    # swapped, as with the noise that a line is most of the time, nothing else is computed.
-    if not any(dsp.guess_byte_order(read(data)) == "little" for read in _READ.values()):
-        return None
     rough = {reading: dsp.roughness(read(data)) for reading, read in _READ.items()}
     best, second, *_, worst = sorted(rough, key=rough.__getitem__)
-    if rough[second] < MARGIN * rough[best] or rough[worst] > ROUGHEST:
+    if rough[best] > ROUGH or rough[second] < MARGIN * rough[best] or rough[worst] > ROUGHEST:
+        return None
+    # What is loud and smooth is rough with its bytes swapped; what is so quiet that one byte holds it is not.
+    if not any(dsp.guess_byte_order(read(data)) == "little" for read in _READ.values()):
         return None
     uneven = unevenness(data)
     if _ENCODING[best] != "s16le":
@@ -137,7 +138,8 @@ class _Sound:
         self._encoding = format.encoding
         self._window = int(WINDOW_S * format.sample_rate)  # bytes: of 16-bit audio it is half as long
         self._left = int(LOOK_S * format.sample_rate) * format.sample_bytes
-        self._eager = self._left - int(EAGER_S * format.sample_rate) * format.sample_bytes
+        self._patience = int(EAGER_S * format.sample_rate) * format.sample_bytes
+        self._eager = self._left - self._patience
         self._rest = int(REST_S * format.sample_rate) * format.sample_bytes
         self._resting = 0
         self._heard = bytearray()
@@ -152,6 +154,12 @@ class _Sound:
         self._left -= size
         return True
 
+    def rest(self) -> int:
+        """Return how many bytes are to be passed over, which count as passed over then."""
+        size, self._resting = self._resting, 0
+        self._left -= size
+        return size
+
     def hear(self, data: bytes) -> str:
         """Take audio that is not silence; return the finding, if there is one."""
         self._heard += data
@@ -165,6 +173,7 @@ class _Sound:
             if self._left <= self._eager:
                 self._resting = self._rest
             return ""
+        self._eager = self._left - self._patience
         encoding = _ENCODING[reading]
         if self._votes is None:
             self._votes = Counter()
@@ -262,6 +271,15 @@ class WireTruth:
             if ear.sound is not None or ear.clock is not None:
                 return False
         return self._twins is None
+
+    def rest(self) -> int:
+        """Return how many bytes need not be brought: no track is listened to meanwhile."""
+        ear = self._ears[0]
+        if len(self._ears) > 1 or ear.clock is not None or ear.sound is None:
+            return 0
+        size = ear.sound.rest()
+        self._left -= 50 * size // (self._format.sample_rate * self._sample_bytes)
+        return size
 
     def hear(self, track: str, data: bytes, timestamp_ms: int | None) -> list[Finding]:
         """Take the next frame as it is on the wire, in order; return what it makes certain."""

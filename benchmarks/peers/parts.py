@@ -41,6 +41,7 @@ class Call:
         self._event = anyio.Event()
         self._plain = Plain()
         self._timeline, self._truth = Timeline(start.format.sample_rate), WireTruth(start.format, (TRACK,))
+        self._deaf = 0
         steps, format = [], start.format
         for transform in (MulawDecode(), Resample(rate=16_000), EnergyVad()):
             steps.append((type(transform).__name__, transform.open(format)))
@@ -81,8 +82,11 @@ class Call:
 
     def _audio(self, data: bytes, plain: Plain) -> bool:
         self._timeline.put(TRACK, len(data), plain.numbered, plain.chunk, plain.timed, plain.timestamp_ms)
-        if not self._truth.settled:
+        if self._deaf > 0:
+            self._deaf -= len(data)
+        elif not self._truth.settled:
             self._truth.hear(TRACK, data, plain.timestamp_ms)
+            self._deaf = self._truth.rest()
         room = True
         for item in self._chain.take(data, TRACK, self._position):
             if isinstance(item, AudioFrame) and not (room and self._packer.put(item.data)):
