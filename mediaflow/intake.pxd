@@ -3,6 +3,10 @@ cimport cython
 from mediaflow._wire.media cimport Plain
 from mediaflow.ordered_session cimport OrderedSession
 from mediaflow.timeline cimport Timeline
+from mediaflow.wire_truth cimport WireTruth
+
+cdef Plain _plain
+cdef long long BARREN
 
 
 @cython.final
@@ -10,14 +14,16 @@ cdef class Intake:
     cdef readonly double heard
     cdef readonly bint said_stop
     cdef bint _unseen, _straight
-    cdef public object answered
-    cdef str _call, _default_track, _numbering
-    cdef object _dialect, _session, _engine, _reorder, _truth
-    cdef Plain _plain
+    cdef object _session, _reorder
+    cdef Timeline _timeline
+    cdef WireTruth _truth
+    cdef long long _sample_bytes, _barren, _deaf
+    cdef str _default_track
     cdef tuple _tracks
     cdef OrderedSession _ordered
-    cdef Timeline _timeline
-    cdef long long _sample_bytes, _barren, _deaf
+    cdef public object answered
+    cdef object _dialect, _engine
+    cdef str _call, _numbering
 
     @cython.locals(plain=Plain, data=bytes, room=bint)
     cpdef bint take(self, text) except -1
@@ -27,5 +33,6 @@ cdef class Intake:
     cdef bint _audio(
         self, bytes data, str track, bint numbered, long long number, bint timed, long long timestamp_ms
     ) except -1
+    cdef _listen(self, WireTruth truth, str track, bytes data, timestamp_ms)
     cdef bint _order(self, bytes data, str track) except -1
     cdef bint _move(self, str track, place) except -1

@@ -32,6 +32,10 @@ BARREN = 50
 """Media messages in a row without audio that are worth a loud word: one second of a call lost."""
 
 
+_plain = Plain()
+"""What is read of a message, and taken out of it in the same call: one for all, which stays in the cache."""
+
+
 def _unanswered(answer: Played | Cleared) -> None:
     """Nothing was played into the call."""
 
@@ -63,7 +67,6 @@ class Intake:
         self._numbering = "unknown"
         self._barren = 0
         self._unseen = logger.isEnabledFor(logging.DEBUG)
-        self._plain = Plain()
 
     def take(self, text: str | bytes) -> bool:
         """Take one message; return False if the sinks have no room, or if it was the carrier's ``stop``."""
@@ -71,7 +74,7 @@ class Intake:
         if self._unseen:
             self._unseen = False
             logger.debug("call %s: messages look like %s", self._call, envelope.outline(text))
-        plain = self._plain
+        plain = _plain
         if plain.read(text):
             data, plain.payload = plain.payload, None  # which would be kept until the next message
             assert data is not None

@@ -45,10 +45,10 @@ SNAPSHOT_S = 1.0
 """How often the ledger on disk is brought up to date with the calls that are live."""
 
 SNAPSHOT_CALLS = 100
-"""How many calls' accounts are written at a time."""
+"""How many calls' accounts are written at a time.
 
-SNAPSHOT_AT_ONCE = 10
-"""How many accounts are drawn up before audio moves again: each takes some 10 µs, and to let others go on takes 4."""
+They are drawn up one by one, since each takes some 10 µs, in which no audio moves: ten in a row were seen in the
+latency of 100 calls (p99 0.20 instead of 0.14 ms)."""
 
 
 class Runner:
@@ -197,8 +197,8 @@ class Runner:
     async def _book_live(self) -> None:
         for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
             drawn = []
-            for some in _batched(sessions, SNAPSHOT_AT_ONCE):
-                drawn += [(session, session.account()) for session in some]
+            for session in sessions:
+                drawn.append((session, session.account()))
                 await anyio.lowlevel.checkpoint()
             # One that was settled meanwhile is booked by itself, and that must stand.
             await self._book([account for session, account in drawn if session.settled is None])

@@ -14,22 +14,25 @@ cdef class _Lane(TrackAccount):
 
 @cython.final
 cdef class LiveSession:
+    # What every frame asks for, side by side in memory.
+    cdef readonly tuple edges
+    cdef _Lane _lane
+    cdef long long _sample_bytes
+    cdef readonly bint undelivered, broke
+    cdef bint _ending
+
+    cdef bint _sinks_done
     cdef readonly object stream, plan, finished
     cdef readonly double started
-    cdef readonly tuple edges
     cdef public str error
     cdef public dict settled
-    cdef readonly bint undelivered
     cdef str _pipeline
-    cdef readonly bint broke
     cdef public object reply
-    cdef bint _sinks_done, _ending
     cdef object _keeper, _format
     cdef tuple _lanes
     cdef dict _others, _lost
-    cdef _Lane _lane
     cdef list _notes
-    cdef long long _notes_left_out, _sample_bytes
+    cdef long long _notes_left_out
 
     @cython.locals(lane=_Lane, edge=Edge, size=Py_ssize_t, position=cython.longlong)
     cpdef bint push(self, data, str track=*) except *

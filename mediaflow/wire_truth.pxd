@@ -26,6 +26,7 @@ cdef class _Ear:
     cdef public _Clock clock
 
 
+@cython.final
 cdef class WireTruth:
     cdef object _format, _twins
     cdef tuple _tracks, _ears

@@ -18,15 +18,21 @@ cdef class Cork:
 
 @cython.final
 cdef class WebSocket:
-    cdef readonly object _line, _inbox
-    cdef object _take, _waiter, _consumer, _closing, _end, _gone, _tell_gone, _pong, _pinged
-    cdef str _path
+    # What every message asks for, side by side in memory.
+    cdef readonly object _line
     cdef Cork _cork
-    cdef bint _masks, _refused, _receiving, _lost
-    cdef Decoder _decoder
+    cdef object _closing, _end
+    cdef bint _masks, _refused, _lost
     cdef bytes _out, _along
     cdef list _more
     cdef Py_ssize_t _out_size, _out_limit
+    cdef object _take
+    cdef Decoder _decoder
+
+    cdef bint _receiving
+    cdef readonly object _inbox
+    cdef object _waiter, _consumer, _gone, _tell_gone, _pong, _pinged
+    cdef str _path
     cdef long long _pings
     cdef readonly long long ponged
 

@@ -6,16 +6,21 @@ from mediaflow._wire.poller cimport Poller
 
 
 cdef class Line(Member):
-    cdef readonly object failure
+    # What every read and write asks for, side by side in memory.
     cdef readonly WebSocket socket
     cdef readonly bint full
-    cdef object _sock, _tls, _reader, _room
+    cdef bint _ending, _ended, _broken, _over, _lost
     cdef Poller _poller
     cdef bytearray _buffer
+    cdef object _tls
     cdef list _backlog
+    cdef long long _reads_left
+
+    cdef bint _paused
+    cdef readonly object failure
+    cdef object _sock, _reader, _room
     cdef Py_ssize_t _waiting
-    cdef long long _reads, _reads_left
-    cdef bint _paused, _ending, _ended, _broken, _over, _lost
+    cdef long long _reads
 
     @cython.locals(size=Py_ssize_t)
     cpdef happened(self, bint readable, bint writable)

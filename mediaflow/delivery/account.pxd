@@ -24,12 +24,15 @@ cdef class _Runs:
 
 @cython.final
 cdef class SinkAccount:
+    cdef str _track
+    cdef long long _start, _end, _sample_bytes
     cdef readonly object format
     cdef tuple _path
     cdef _Runs _written, _delivered
-    cdef long long _confirmed, _sample_bytes
+    cdef long long _confirmed
     cdef dict _dropped
     cdef str _closed
 
-    @cython.locals(start=Py_ssize_t)
+    @cython.locals(start=cython.longlong, track=str)
     cpdef write(self, frame)
+    cdef _gather(self)

@@ -188,6 +188,8 @@ class SinkAccount:
         self.format, self._path = format, tuple(path)
         self._sample_bytes = format.sample_bytes
         self._written = _Runs()
+        # What was written last, as far as it is not in ``_written``: every frame comes here, and most go on there.
+        self._track, self._start, self._end = "", 0, 0
         self._confirmed = 0
         self._delivered = _Runs()
         self._dropped: dict[str, _Runs] = {}
@@ -195,8 +197,17 @@ class SinkAccount:
 
     def write(self, frame: AudioFrame) -> None:
         """Book a frame as given to the writer."""
-        start = frame.position
-        self._written.add(frame.track, start, start + len(frame.data) // self._sample_bytes)
+        start, track = frame.position, frame.track
+        if start != self._end or track != self._track:
+            self._gather()
+            self._track, self._start = track, start
+        self._end = start + len(frame.data) // self._sample_bytes
+
+    def _gather(self) -> None:
+        """Have all that was written in ``_written``."""
+        if self._start < self._end:
+            self._written.add(self._track, self._start, self._end)
+            self._start = self._end
 
     def drop(self, frame: AudioFrame, reason: str) -> None:
         """Book a frame as dropped before it reached the writer."""
@@ -208,16 +219,19 @@ class SinkAccount:
         if newly <= 0:
             return
         self._confirmed = delivered
+        self._gather()
         self._written.move(newly, self._delivered)
 
     @property
     def is_delivered(self) -> bool:
         """True if all that was written is delivered."""
+        self._gather()
         return not self._written.runs
 
     def close(self, reason: str) -> None:
         """Book everything that is not delivered by now as dropped for ``reason``."""
         self._closed = reason
+        self._gather()
         if self._written.runs:
             undelivered = self._dropped.setdefault(reason, _Runs())
             self._written.move(sum(run.end - run.start for run in self._written.runs), undelivered)
