@@ -15,6 +15,7 @@ where it ended, as that of a resampler must, which returns samples later than it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from . import dsp
@@ -112,7 +113,8 @@ def fuse(steps: Iterable[tuple[str, Processor]]) -> list[tuple[str, Processor | 
 
     def end() -> None:
         if run:
-            fused.append((", ".join(label for label, _ in run), Fused([processor for _, processor in run])))
+            label = sys.intern(", ".join(label for label, _ in run))  # every call has the same
+            fused.append((label, Fused([processor for _, processor in run])))
             run.clear()
 
     for label, processor in steps:

@@ -13,6 +13,7 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +49,7 @@ class Pipeline(Settings, frozen=True, kw_only=True):
 
     def label(self, place: Place) -> str:
         """Return how messages call the component at ``place``: ``transforms[1] resample``."""
-        return f"{spell(place)} {self.names[place]}"
+        return sys.intern(f"{spell(place)} {self.names[place]}")  # every call keeps some
 
     def problem(self, place: Place, code: str, text: str, hint: str = "") -> Problem:
         """Return a problem of the component at ``place``."""

@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 import anyio
@@ -139,7 +139,8 @@ async def _accept(listener: socket.socket, turns: _Turns, tasks: TaskGroup, hand
                 await anyio.sleep(AGAIN_S)
                 continue
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(OSError):  # of a peer that has left already, as macOS tells here; Linux when it is read
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             turns.count(1)
             tasks.start_soon(_handle, connection, turns, handle)
 
