@@ -63,8 +63,9 @@ Latency runs from the sending of the newest frame in a message to the message. I
 it (4.5 ms at 16 kHz) nor, but where a table says so, the time for which a message is being filled; both are the same
 at every load. `load late` says by how much the load itself was late: latencies below that are not to be told apart. A
 ramp that ends where the load's core is full shows the load's limit, not the bridge's. `others on it` is the share of
-the time for which the bridge could have run and something else had its core: where that is not near nothing, the
-machine was not quiet, and latencies and numbers of calls say little. The shares of a ramp are those of its last step.
+the time for which something else had its core, other processes or the hypervisor: where that is not near nothing, the
+machine was not quiet, and latencies and numbers of calls say little. So a step of a ramp that fails then is tried
+again, twice at most. The shares of a ramp are those of its last step.
 
 """
 
@@ -81,7 +82,7 @@ NOT_MEASURED = """\
 
 QUIET = "The bridges had their core to themselves."
 DISTURBED = """\
-**The machine was not quiet**: for {others:.0%} of the time a bridge could have run and something else had its core.
+**The machine was not quiet**: for {others:.0%} of the time something else had the core of the bridge.
 Ratios of processor time bear that; latencies and numbers of calls do not, and are compared with no goal where it was
 so."""
 

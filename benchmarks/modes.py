@@ -30,7 +30,7 @@ from . import blocks, eka_rest, generator, rows
 from .generator import Generator, Options
 from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
 
-DISTURBED, TRIES = 0.02, 3
+DISTURBED, TRIES = 0.01, 3
 """A step of a ramp that failed is tried again if others had more than this share of the bridge's core."""
 
 WARM_S = 0.5
@@ -61,7 +61,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     generator: float | None = None
     """The load's share of its core."""
     others: float | None = None
-    """The share of the time for which the bridge could have run and something else had its core."""
+    """The share of the time for which something else had its core: other processes, or the hypervisor."""
     late_ms: float | None = None
     """p99 of how late the load was itself."""
     waiting: int = 0
@@ -139,12 +139,11 @@ def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Rec
     """Play for some seconds, and for a moment before; put down what was seen."""
     play = run.load.saturated if saturated else run.load.paced
     play(WARM_S)
-    before, waited = run.server.cpu_s(), run.server.kept_waiting_s()
+    before, theirs = run.server.cpu_s(), run.server.of_others_s()
     window = play(seconds)
     used = run.server.cpu_s() - before
-    waiting = run.server.kept_waiting_s()
-    if waited is not None and waiting is not None:
-        record.others = round((waiting - waited) / (window.seconds + window.drain_s), 4)
+    others = max(run.server.of_others_s() - theirs, 0.0)  # both are counted in hundredths of a second
+    record.others = round(others / (window.seconds + window.drain_s), 4)
     record.frames = window.frames
     record.us_per_frame = round(1e6 * used / window.frames, 3)
     record.core = round(used / (window.seconds + window.drain_s), 4)

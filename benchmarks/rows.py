@@ -232,20 +232,11 @@ class Server(NamedTuple):
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
-    def kept_waiting_s(self) -> float | None:
-        """Return for how long its threads could have run and others had the core, in seconds.
-
-        None where it has workers: they keep each other waiting.
-        """
-        if len(self.processes()) > 1:
-            return None
-        total = 0
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            try:
-                total += int((task / "schedstat").read_text().split()[1])
-            except OSError:  # a thread that has ended meanwhile
-                continue
-        return total / 1e9
+    def of_others_s(self) -> float:
+        """Return for how long others have had its core, in seconds: other processes, and the hypervisor."""
+        line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{CORE} "))
+        user, nice, system, _idle, _waiting, irq, softirq, stolen, *_ = map(int, line.split()[1:])
+        return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK") - self.cpu_s()
 
     def memory_kib(self) -> dict[str, int]:
         """Return its memory: ``Pss`` (what it shares counted in part) and ``Rss``."""
