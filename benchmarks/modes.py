@@ -30,7 +30,7 @@ from . import blocks, eka_rest, generator, rows
 from .generator import Generator, Options
 from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
 
-DISTURBED, TRIES = 0.01, 3
+DISTURBED, TRIES = 0.02, 3
 """A step of a ramp that failed is tried again if others had more than this share of the bridge's core."""
 
 WARM_S = 0.5

@@ -233,8 +233,9 @@ class Line:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds."""
-        while not condition():
-            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(20):
+            while not condition():
+                await anyio.lowlevel.checkpoint()
 
     @asynccontextmanager
     async def relay(self, longest_s: float | None = 3.0) -> AsyncIterator[Relay]:
@@ -400,7 +401,7 @@ async def test_an_early_session_ends_beside_the_call(tmp_path: Path, fails: bool
     async def act(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(carry, engine)
-            await line.until(lambda: line.ended == [2, 3])
+            await line.until(lambda: sorted(line.ended) == [2, 3])  # they end at once, so in any order
             await anyio.wait_all_tasks_blocked()
             assert list(runner.sessions) == ["c1"]
             assert line.note is not None
@@ -412,7 +413,7 @@ async def test_an_early_session_ends_beside_the_call(tmp_path: Path, fails: bool
 
     runner = make_runner(tmp_path, act, Sessions(line=line))
     account = await run(runner)
-    assert (line.ended, line.aborted) == ([2, 3, 1], [])
+    assert (sorted(line.ended[:2]), line.ended[2:], line.aborted) == ([2, 3], [1], [])
     failure = {"code": "end-refused", "text": "session 3"}
     assert account["sinks"][0]["failure"] == (failure if fails else None)
     assert account["sinks"][0]["delivered"] == 56000
