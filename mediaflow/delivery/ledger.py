@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ CREATE TABLE IF NOT EXISTS calls (
 """
 
 FILE = "ledger.db"
-
-ROWS = 100
-"""How many rows go into one statement.
-
-Around each, the thread gives the interpreter's lock up and asks for it again: with one row in each it would be in the
-loop's way a hundred times.  SQLite takes 999 values from 3.8 on."""
-
-_ROW = "(?, ?, ?, ?, ?, ?, ?)"
 
 
 class Ledger:
@@ -67,15 +58,12 @@ class Ledger:
                 await anyio.to_thread.run_sync(self._write, pipeline, accounts)
 
     def _write(self, pipeline: str, accounts: Sequence[Mapping[str, Any]]) -> None:
-        now, process = time.time(), os.getpid()
         rows = [
-            (pipeline, each["call"], each["started"], now, process, each["status"], _text(each)) for each in accounts
+            (pipeline, each["call"], each["started"], time.time(), os.getpid(), each["status"], _text(each))
+            for each in accounts
         ]
         with self._transaction():
-            for start in range(0, len(rows), ROWS):
-                some = rows[start : start + ROWS]
-                values = ", ".join([_ROW] * len(some))
-                self._db.execute(f"INSERT OR REPLACE INTO calls VALUES {values}", list(chain.from_iterable(some)))
+            self._db.executemany("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
