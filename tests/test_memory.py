@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -78,9 +79,12 @@ class Bridge:
 
         The least of several: at times the ledger is being written, whose accounts are no part of a call.
         """
+        return await anyio.to_thread.run_sync(self._settled)
+
+    def _settled(self) -> int:
         while not self._is_delivered():
-            await anyio.sleep(0.02)
-        return min([int(await anyio.to_thread.run_sync(self._ask)) for _ in range(10)])
+            time.sleep(0.02)
+        return min(int(self._ask()) for _ in range(10))
 
     def _is_delivered(self) -> bool:
         accounts = {account["call"]: account["sinks"][0] for account in ledger.read(self._state)}
