@@ -17,6 +17,7 @@ No message shows a value that came from the environment: it may be a secret.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -44,8 +45,6 @@ _WORDS: dict[str, Any] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
-
-_TOO_DEEP = f"values are nested more than {DEEPEST} deep"
 
 # What libyaml says, and what mostly is the matter.
 _HINTS = {
@@ -87,6 +86,9 @@ class Document:
             self._events = self._parse(text)
             self.tree = self._document()
         except yaml.MarkedYAMLError as error:
+            if "maximum nesting depth" in (error.problem or "") and error.problem_mark is not None:
+                # libyaml reads ahead and stops far behind our limit: what stands before shows where that is.
+                deque(self._parse(text[: error.problem_mark.index]), maxlen=0)
             self._stop(*_syntax(error, text))
         except yaml.reader.ReaderError as error:
             before = text.encode()[: error.position].decode()  # libyaml counts bytes
@@ -140,7 +142,7 @@ class Document:
         for event in yaml.parse(text, yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                self._stop(_mark(event), "yaml", _TOO_DEEP)
+                self._stop(_mark(event), "yaml", f"values are nested more than {DEEPEST} deep")
             yield event
 
     def _document(self) -> Any:
@@ -278,8 +280,6 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[tuple[int, int], st
         what = f"{error.context}{where}, {what}"
     found = _after(lines, *place)
     mark = (place[0] + 1, place[1] + 1) if found else _end(text.rstrip())
-    if "maximum nesting depth" in what:
-        return mark, "yaml", _TOO_DEEP, ""
     if "cannot start any token" in what:
         if found.startswith("\t"):
             return mark, "yaml", "a tab stands where a value or a key should begin", "indent with spaces"

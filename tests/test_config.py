@@ -95,7 +95,7 @@ def test_broken_pipelines(text: str, said: list[str], plugins: Plugins) -> None:
         ("source:\n  use: é\x07b\n".encode(), "2:9: yaml: the character U+0007 cannot stand in YAML"),
         (b"#" * (1 << 20) + b"\n", "1:1: unreadable: is longer than 1048576 bytes"),
         (b"{", "1:2: yaml: while parsing a flow node"),
-        (b"[" * 900, "1:21: yaml: values are nested more than 20 deep"),
+        (b"[" * 1_000_000, "1:21: yaml: values are nested more than 20 deep"),
         (b"? " * 1000, "1:41: yaml: values are nested more than 20 deep"),
         (b"\xef\xbb\xbfsource: {use: 5}\nsinks: [{use: disk}]", "1:15: bad-type: use takes the name"),
         (b"source: {use: file, path: call.wav}\r\nsinks: [{use: dsk}]\r\n", "2:15: unknown-component: "),
@@ -107,14 +107,6 @@ def test_files_that_are_no_text(data: bytes, said: str, plugins: Plugins) -> Non
     with pytest.raises(ConfigError) as caught:
         load(data, plugins)
     assert str(caught.value.problems[-1]).startswith(f"p.yaml:{said}")
-
-
-def test_brackets_without_end(plugins: Plugins) -> None:
-    """Where there are a thousand, newer versions of libyaml stop by themselves, further on."""
-    with pytest.raises(ConfigError) as caught:
-        load(b"[" * 1_000_000, plugins)
-    said = str(caught.value.problems[-1])
-    assert re.fullmatch(r"p\.yaml:1:(21|1001): yaml: values are nested more than 20 deep", said)
 
 
 @pytest.mark.parametrize(
