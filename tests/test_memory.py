@@ -82,7 +82,9 @@ class Bridge:
         return await anyio.to_thread.run_sync(self._settled)
 
     def _settled(self) -> int:
+        patience = time.monotonic() + 40  # a thread cannot be cancelled
         while not self._is_delivered():
+            assert time.monotonic() < patience, "the ledger does not say that what was played is delivered"
             time.sleep(0.02)
         return min(int(self._ask()) for _ in range(10))
 

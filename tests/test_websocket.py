@@ -185,9 +185,6 @@ async def test_a_ping_may_leave_with_what_is_sent_next(kind: str) -> None:
         assert websocket.ponged == numbers[1]
 
     async with running(kind, handler) as server, raw_websocket(server) as raw:
-        with anyio.move_on_after(0.05) as silence:
-            await raw.receive()
-        assert silence.cancelled_caught
         await raw.send(masked(0x81, b"go"))
         assert await raw.receive() == b"\x89\x04\x00\x00\x00\x01\x82\x05audio"
         await raw.send(masked(0x81, b"on"))
