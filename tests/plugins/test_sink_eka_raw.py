@@ -27,7 +27,7 @@ from mediaflow import (
     Stream,
     websocket,
 )
-from mediaflow._websocket import stream
+from mediaflow._websocket import core, stream
 from mediaflow.testing import RecordingEngine, frames, write_all
 from mediaflow_plugins.sink_eka_raw import EkaRaw
 from mediaflow_plugins.source_eka_ingest import EkaIngest
@@ -302,6 +302,18 @@ async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
                 written += frame.data
         assert writer.delivered == len(written) // 2
     assert service.audio == written
+
+
+async def test_what_the_service_has_is_told_though_nothing_follows(tmp_path: Path, way: str) -> None:
+    """The question how far it has read leaves by itself where no audio takes it along, long before the next ping."""
+    async with (
+        running_service(Plan()) as service,
+        sink(service.url, tmp_path).open(CALL, PCM, ("inbound",)) as writer,
+    ):
+        await writer.write(AudioFrame(AUDIO[:3200], PCM))
+        with anyio.fail_after(core.PING_INTERVAL / 2):
+            while writer.delivered < 1600:
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_a_call_takes_no_task_while_it_streams(tmp_path: Path, way: str) -> None:
