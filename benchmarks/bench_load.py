@@ -30,7 +30,7 @@ PROGRAMS = {
 }
 """What is not of this Python, and what says its version."""
 
-STEPS = (0.1, 0.25, *(n / 20 for n in range(8, 31)))
+STEPS = (0.1, 0.25, *(n / 40 for n in range(16, 61)))
 """The numbers of calls of a ramp, as parts of what the processor time of a saturated bridge would allow."""
 
 FRAMES_S = 50

@@ -7,7 +7,9 @@ The reference knows none of our code: G.711 is the standard library's, resamplin
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import anyio
@@ -17,13 +19,21 @@ import soundfile
 import soxr
 
 from mediaflow import config, plugins
+from mediaflow._websocket.core import WebSocket
+from mediaflow._websocket.line import Line
+from mediaflow._wire.footprint import belongings
+from mediaflow.delivery.edge import Edge
+from mediaflow.intake import Intake
 from mediaflow.runner import Runner
+from mediaflow.session import LiveSession
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import audioop
 
 pytestmark = pytest.mark.anyio
+
+HOT = (Line, WebSocket, Intake, LiveSession, Edge)
 
 PLUGINS = plugins.load()
 SECONDS = 2.37
@@ -216,6 +226,45 @@ async def test_a_stop_in_the_middle_of_a_call_loses_nothing_that_came_in(tmp_pat
     assert figures["outcome"]["status"] == "completed"
     assert ingest.accounts[0]["sinks"][0]["delivered"] == figures["delivered"]
     assert caller.accounts[0]["sinks"][0]["failure"]["code"] == "closed-1001"
+
+
+async def test_what_a_frame_passes_is_fetched_before(tmp_path: Path) -> None:
+    """The carrier's line knows where all of it lies, from the first byte read to the last one written."""
+    samples = np.repeat(voices(8000, 1), 3, axis=0)
+    soundfile.write(tmp_path / "call.wav", samples, 8000, "PCM_16")
+    ingest = runner(tmp_path, "ingest", INGEST)
+    passed, known = list[object](), list[tuple[int, int]]()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ingest.run)
+            await ingest.up.wait()
+            resample = "  - use: resample\n    rate: 16000\n"
+            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink="eka_raw", resample=resample)
+            tasks.start_soon(bridge.run)
+            await bridge.up.wait()
+            caller = runner(
+                tmp_path, "call", PACED_CALL.replace("speed: 1", "speed: 4"), audio=tmp_path / "call.wav",
+                url=f"{bridge.url}/s3cret", shape="nested", content_type="audio/x-mulaw;rate=8000",
+                encode="  - use: mulaw_encode\n", end="close",
+            )  # fmt: skip
+            tasks.start_soon(caller.run)
+            while not known and not bridge.accounts:
+                await anyio.sleep(0.01)
+                for line in [each for each in gc.get_objects() if isinstance(each, Line) and each.footprint]:
+                    passed = belongings(line)
+                    if any(isinstance(each, Intake) for each in passed):
+                        known = line.footprint
+                        break
+            await bridge.over(1)
+            await ingest.over(1)
+            bridge.stop()
+            ingest.stop()
+
+    names = Counter(type(each).__name__ for each in passed)
+    reader, writer = {"Intake", "Timeline"}, {"Edge", "SinkAccount", "_Writer", "Packer", "AudioStream"}
+    assert not (reader | {"LiveSession", "_Lane", "Fused", "Chain", "Resampler", "EnergyVad"} | writer) - names.keys()
+    assert min(names["Line"], names["WebSocket"], names["Decoder"]) >= 2  # the carrier's and EkaScribe's
+    assert all(any(start <= id(each) < end for start, end in known) for each in passed if isinstance(each, HOT))
 
 
 def received(bridge: Runner) -> int:

@@ -52,7 +52,9 @@ class Line(Member):
         self._backlog: list[bytes] | None = None  # nearly always
         self._waiting = 0  # bytes of it
         self._room: anyio.Event | None = None
-        self._reads = self._reads_left = FIRST
+        self._reads = FIRST
+        self._reads_left = FIRST + fd % FIRST  # those that begin together need not be tended together
+        self._tended = 0
         self._paused = self._ending = self._ended = self._broken = self._over = self._lost = False
         self.full = False
 
@@ -89,13 +91,20 @@ class Line(Member):
         if size > 0:
             self._reads_left -= 1
             if not self._reads_left:
-                self._reads = self._reads_left = acknowledge_less(self._sock, self._reads)
+                self._tend()
             if self._tls is None:
                 self._give(size)
             else:
                 self._decrypt(self._tls, size)
         elif size != NOTHING:
             self._end_reading()
+
+    def _tend(self) -> None:
+        """What is worth its time once a connection is used for much, and again now and then."""
+        self._reads = self._reads_left = acknowledge_less(self._sock, self._reads)
+        self._tended += 1
+        if self._tended & (self._tended - 1) == 0:  # ever more rarely, for it changes little
+            self.look_around()
 
     def expired(self) -> None:
         if self._ended:

@@ -1,11 +1,16 @@
 """The poller for code that cimports it: what has a socket derives from `Watched`."""
 
+from mediaflow._wire.footprint cimport Footprint
+
 
 cdef class Watched:
     cdef readonly int fd
     cdef readonly bint readable, writable
     cdef bint _known, _ended
+    cdef unsigned long long _read   # which read of the poller's was the last
+    cdef Footprint _footprint
 
+    cpdef look_around(self)
     cpdef happened(self, bint readable, bint writable)
     cpdef broke(self, error)
 
@@ -14,6 +19,7 @@ cdef class Poller:
     cdef readonly int fd
     cdef readonly bytearray buffer
     cdef char *_at
+    cdef unsigned long long _reads
     cdef Py_ssize_t _room
     cdef set _watched
     cdef list _left

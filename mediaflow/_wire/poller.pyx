@@ -24,6 +24,8 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from posix.unistd cimport close
 
+from mediaflow._wire.footprint cimport footprint_fetch, footprint_find, footprint_free, footprint_runs
+
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
         void *ptr
@@ -46,6 +48,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef enum:
     MOST = 256                  # sockets in one turn: 2 ms, after which the event loop has its own turn
     BUFFER = 65536
+    RECENT = 80                 # reads ago: 10 KB of ours and as much of the kernel's each, and so in the cache yet
     NOT_NOW = -1
     IS_BROKEN = -2
 
@@ -60,6 +63,18 @@ cdef class Watched:
 
     def __cinit__(self, int fd, *args, **kwargs):
         self.fd = fd
+
+    def __dealloc__(self):
+        footprint_free(&self._footprint)
+
+    cpdef look_around(self):
+        """Find out what ``happened`` goes through: from then on it is fetched while the kernel reads."""
+        footprint_find(&self._footprint, self)
+
+    @property
+    def footprint(self):
+        """Where in memory it lies: the beginning and the end of each piece."""
+        return footprint_runs(&self._footprint)
 
     cpdef happened(self, bint readable, bint writable):
         """Called in a turn for what is watched for. An error counts as both: reading and writing tell it."""
@@ -155,6 +170,10 @@ cdef class Poller:
 
     cpdef Py_ssize_t receive(self, Watched watched):
         """Read what is there into ``buffer`` and return how many bytes: 0 at the end, or ``NOTHING`` or ``BROKEN``."""
+        if self._reads - watched._read > RECENT:
+            footprint_fetch(&watched._footprint)
+        self._reads += 1
+        watched._read = self._reads
         cdef Py_ssize_t size = recv(watched.fd, self._at, self._room, 0)
         if size > 0 and (size == self._room or watched._ended) and watched._known:
             self._tell(watched, EPOLL_CTL_MOD)

@@ -1,0 +1,155 @@
+# cython: binding=False, embedsignature.format=clinic
+"""What a frame goes through in memory, so that it can be fetched before it is needed.
+
+A frame passes some sixty objects of its call, each found by way of the one before. With a thousand calls they do not
+fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while the
+processor slept. Fetched all at once they come side by side, and while the kernel reads the socket anyway.
+
+Nobody has to say which ones they are. The garbage collector knows what refers to what, and we follow it through the
+objects of our own classes, of those that plugins derive from ours, and the short lists between them.
+
+Only where they lie is kept. To fetch is a hint to the processor: what has gone meanwhile, or moved, costs no more than
+that it is not there.
+"""
+
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, qsort, realloc
+
+from types import BuiltinMethodType, MethodType
+
+cdef extern from *:
+    """
+    #define mediaflow_fetch(at) __builtin_prefetch((const void *)(at))
+
+    static inline int mediaflow_traverse(PyObject *object, visitproc visit, void *walk) {
+        traverseproc traverse = PyObject_IS_GC(object) ? Py_TYPE(object)->tp_traverse : NULL;
+        return traverse ? traverse(object, visit, walk) : 0;
+    }
+
+    static inline Py_ssize_t mediaflow_size(PyObject *object) {
+        Py_ssize_t items = Py_TYPE(object)->tp_itemsize ? Py_SIZE(object) : 0;
+        return Py_TYPE(object)->tp_basicsize + (items > 0 ? items : 0) * Py_TYPE(object)->tp_itemsize;
+    }
+    """
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    void mediaflow_fetch(uintptr_t at) noexcept nogil
+    int mediaflow_traverse(PyObject *object, visitproc visit, void *walk)
+    Py_ssize_t mediaflow_size(PyObject *object)
+    Py_ssize_t Py_REFCNT(PyObject *object)
+    Py_ssize_t Py_SIZE(PyObject *object)
+    PyObject *Py_TYPE(PyObject *object)
+    PyObject *PyList_GET_ITEM(object list, Py_ssize_t at)
+
+cdef enum:
+    CACHE_LINE = 64             # bytes; where they are larger, some fetches are idle
+    HEAD = 16                   # bytes of the garbage collector before an object
+    LARGEST = 1024              # bytes of an object, at most: of what is larger, not all is wanted for a frame
+    LINES = 17                  # in so many
+    MOST = 128                  # objects; a call has some sixty
+    FEW = 8                     # a list that is longer leads elsewhere, to other calls
+    SHARED = 16                 # what so many refer to belongs to many calls, and is in the cache already
+
+OWN = ("mediaflow", "mediaflow_plugins")
+BETWEEN = (list, tuple, MethodType, BuiltinMethodType)
+
+cdef dict _known = {}           # whether objects of a class lead on
+
+
+cdef bint _leads_on(object kind) except -1:
+    leads = _known.get(kind)
+    if leads is None:
+        ours = any(base.__module__.partition(".")[0] in OWN for base in kind.__mro__)
+        leads = _known[kind] = kind in BETWEEN or (ours and not issubclass(kind, type))
+    return leads
+
+
+cdef int _visit(PyObject *each, void *walk) noexcept:
+    cdef list found = <list>walk
+    cdef Py_ssize_t i, count = PyList_GET_SIZE(found)
+    if Py_REFCNT(each) >= SHARED or count == MOST or not _leads_on(<object>Py_TYPE(each)):
+        return 0
+    if (PyList_CheckExact(<object>each) or PyTuple_CheckExact(<object>each)) and Py_SIZE(each) > FEW:
+        return 0
+    for i in range(count):
+        if PyList_GET_ITEM(found, i) == each:
+            return 0
+    found.append(<object>each)
+    return 0
+
+
+cpdef list belongings(object root):
+    """Return ``root`` and what belongs to it, nearest first."""
+    cdef list found = [root]
+    cdef Py_ssize_t at = 0
+    while at < PyList_GET_SIZE(found):
+        mediaflow_traverse(PyList_GET_ITEM(found, at), _visit, <void *>found)
+        at += 1
+    return found
+
+
+cdef int _compare(const void *one, const void *other) noexcept nogil:
+    cdef uintptr_t a = (<const uintptr_t *>one)[0], b = (<const uintptr_t *>other)[0]
+    return (a > b) - (a < b)
+
+
+cdef int footprint_find(Footprint *footprint, object root) except -1:
+    """Find out what belongs to ``root``, which is not kept."""
+    cdef uintptr_t lines[MOST * LINES]
+    cdef uintptr_t line, end, last = 0
+    cdef uintptr_t *runs
+    cdef int i, count = 0
+    cdef list found = belongings(root)
+    cdef PyObject *each
+    for i in range(<int>PyList_GET_SIZE(found)):
+        each = PyList_GET_ITEM(found, i)
+        line = (<uintptr_t>each - HEAD) // CACHE_LINE
+        end = (<uintptr_t>each + min(mediaflow_size(each), LARGEST) - 1) // CACHE_LINE
+        while line <= end:
+            lines[count] = line
+            count += 1
+            line += 1
+    qsort(lines, count, sizeof(uintptr_t), _compare)
+    runs = <uintptr_t *>realloc(footprint.runs, count * sizeof(uintptr_t))
+    if runs == NULL:
+        raise MemoryError
+    footprint.count = 0
+    for i in range(count):
+        line = lines[i]
+        if i and line == last:
+            continue
+        if not i or line != last + 1 or runs[footprint.count - 1] % CACHE_LINE == CACHE_LINE - 1:
+            runs[footprint.count] = line * CACHE_LINE
+            footprint.count += 1
+        runs[footprint.count - 1] += 1
+        last = line
+    footprint.runs = <uintptr_t *>realloc(runs, footprint.count * sizeof(uintptr_t))
+    return 0
+
+
+cdef void footprint_fetch(const Footprint *footprint) noexcept nogil:
+    """Have all of it brought into the cache, and do not wait for it."""
+    cdef uintptr_t at, end
+    cdef int i
+    for i in range(footprint.count):
+        at = footprint.runs[i] // CACHE_LINE * CACHE_LINE
+        end = at + footprint.runs[i] % CACHE_LINE * CACHE_LINE
+        while at < end:
+            mediaflow_fetch(at)
+            at += CACHE_LINE
+
+
+cdef void footprint_free(Footprint *footprint) noexcept nogil:
+    free(footprint.runs)
+    footprint.runs = NULL
+    footprint.count = 0
+
+
+cdef list footprint_runs(const Footprint *footprint):
+    """Return where the pieces of memory begin and end."""
+    return [
+        (run // CACHE_LINE * CACHE_LINE, run // CACHE_LINE * CACHE_LINE + run % CACHE_LINE * CACHE_LINE)
+        for run in footprint.runs[:footprint.count]
+    ]
