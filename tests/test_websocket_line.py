@@ -172,7 +172,7 @@ async def test_acknowledgements_are_looked_at_while_a_call_is_read(
             while len(modes) <= number:
                 await anyio.lowlevel.checkpoint()
     # Not before its time; and a pause of 40 ms, as on a machine that is busy, brings it into that mode again.
-    assert modes.index(0) >= FIRST - 2  # the handshake was read before
+    assert modes.index(0) >= FIRST // 4 - 2  # the handshake was read before
 
 
 async def test_a_peer_that_ends_its_direction_still_gets_what_was_sent() -> None:

@@ -53,7 +53,7 @@ class Line(Member):
         self._waiting = 0  # bytes of it
         self._room: anyio.Event | None = None
         self._reads = FIRST
-        self._reads_left = FIRST + fd % FIRST  # those that begin together need not be tended together
+        self._reads_left = FIRST // 4 + fd % FIRST  # those that begin together need not be tended together
         self._tended = 0
         self._paused = self._ending = self._ended = self._broken = self._over = self._lost = False
         self.full = False

@@ -12,9 +12,7 @@ Only where they lie is kept. To fetch is a hint to the processor: what has gone 
 that it is not there.
 """
 
-from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.tuple cimport PyTuple_CheckExact
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, qsort, realloc
 
@@ -39,8 +37,6 @@ cdef extern from *:
     int mediaflow_traverse(PyObject *object, visitproc visit, void *walk)
     Py_ssize_t mediaflow_size(PyObject *object)
     Py_ssize_t Py_REFCNT(PyObject *object)
-    Py_ssize_t Py_SIZE(PyObject *object)
-    PyObject *Py_TYPE(PyObject *object)
     PyObject *PyList_GET_ITEM(object list, Py_ssize_t at)
 
 cdef enum:
@@ -53,39 +49,47 @@ cdef enum:
     SHARED = 16                 # what so many refer to belongs to many calls, and is in the cache already
 
 OWN = ("mediaflow", "mediaflow_plugins")
-BETWEEN = (list, tuple, MethodType, BuiltinMethodType)
+SEQUENCES = (list, tuple)
+BETWEEN = (*SEQUENCES, MethodType, BuiltinMethodType)
 
 cdef dict _known = {}           # whether objects of a class lead on
 
 
-cdef bint _leads_on(object kind) except -1:
+cdef int _gather(PyObject *each, void *near) noexcept:
+    """Take down what an object refers to; no Python code may run meanwhile, which could change the object."""
+    if Py_REFCNT(each) < SHARED:
+        (<list>near).append(<object>each)
+    return 0
+
+
+cdef bint _leads_on(object each) except -1:
+    """Tell whether we go through it, and so whether a frame may."""
+    kind = type(each)
     leads = _known.get(kind)
     if leads is None:
         ours = any(base.__module__.partition(".")[0] in OWN for base in kind.__mro__)
         leads = _known[kind] = kind in BETWEEN or (ours and not issubclass(kind, type))
-    return leads
+    return leads and not (kind in SEQUENCES and len(each) > FEW)
 
 
-cdef int _visit(PyObject *each, void *walk) noexcept:
-    cdef list found = <list>walk
-    cdef Py_ssize_t i, count = PyList_GET_SIZE(found)
-    if Py_REFCNT(each) >= SHARED or count == MOST or not _leads_on(<object>Py_TYPE(each)):
-        return 0
-    if (PyList_CheckExact(<object>each) or PyTuple_CheckExact(<object>each)) and Py_SIZE(each) > FEW:
-        return 0
-    for i in range(count):
-        if PyList_GET_ITEM(found, i) == each:
-            return 0
-    found.append(<object>each)
-    return 0
+cdef bint _is_in(list found, object wanted) noexcept:
+    cdef object each
+    for each in found:
+        if each is wanted:
+            return True
+    return False
 
 
 cpdef list belongings(object root):
     """Return ``root`` and what belongs to it, nearest first."""
-    cdef list found = [root]
+    cdef list near, found = [root]
     cdef Py_ssize_t at = 0
-    while at < PyList_GET_SIZE(found):
-        mediaflow_traverse(PyList_GET_ITEM(found, at), _visit, <void *>found)
+    while at < len(found):
+        near = []
+        mediaflow_traverse(PyList_GET_ITEM(found, at), _gather, <void *>near)
+        for each in near:
+            if len(found) < MOST and _leads_on(each) and not _is_in(found, each):
+                found.append(each)
         at += 1
     return found
 
@@ -103,7 +107,7 @@ cdef int footprint_find(Footprint *footprint, object root) except -1:
     cdef int i, count = 0
     cdef list found = belongings(root)
     cdef PyObject *each
-    for i in range(<int>PyList_GET_SIZE(found)):
+    for i in range(<int>len(found)):
         each = PyList_GET_ITEM(found, i)
         line = (<uintptr_t>each - HEAD) // CACHE_LINE
         end = (<uintptr_t>each + min(mediaflow_size(each), LARGEST) - 1) // CACHE_LINE
