@@ -83,8 +83,8 @@ class _Writer(EkaWriter):
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            self._packer.pending += item.data
-            while len(self._packer.pending) >= self._packer.size:
+            self._packer.keep(item.data)
+            while self._packer.waiting >= self._packer.size:
                 await self._send_audio()
 
     async def finish(self) -> None:
@@ -99,7 +99,7 @@ class _Writer(EkaWriter):
 
     async def _finish(self) -> None:
         """Send the rest and wait until all is stored; raise ``SinkError`` if the stream is lost."""
-        while self._packer.pending:
+        while self._packer.waiting:
             await self._send_audio()
         silence = self._format.silence(self._format.sample_rate * self._sink.trailing_silence_ms // 1000)
         with self._told_how_far():

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc what is in use"),
 ]
 
-BUDGET = {(3, 11): 17_200}
+BUDGET = {(3, 11): 17_400}
 """Bytes of a call, by the Python.  Write it anew after a change that is meant to cost or to save."""
 
 TOLERANCE = 0.05
@@ -185,10 +185,10 @@ async def test_a_call_keeps_to_its_budget(tmp_path: Path) -> None:
         pytest.skip(f"the budget is for Python {', '.join('.'.join(map(str, known)) for known in BUDGET)}")
     async with bridge(tmp_path) as (live, stored):
         await live.open(20)
-        await live.play(50, stored)
+        await live.play(100, stored)
         few = await live.in_use()
         await live.open(50)
-        await live.play(50, stored)
+        await live.play(100, stored)
         a_call = (await live.in_use() - few) / 50
 
     assert a_call < budget * (1 + TOLERANCE), (

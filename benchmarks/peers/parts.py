@@ -90,21 +90,22 @@ class Call:
         room = True
         for item in self._chain.take(data, TRACK, self._position):
             if isinstance(item, AudioFrame) and not (room and self._packer.put(item.data)):
-                self._packer.pending += item.data
+                self._packer.keep(item.data)
                 room = False
         self._position += len(data)
         return room
 
     async def ready(self) -> None:
         """Send what there was no room for."""
-        await self._eka.send(bytes(self._packer.pending))
-        self._packer.pending.clear()
+        while self._packer.waiting:
+            await self._eka.send(pcm := self._packer.head())
+            self._packer.sent_head(len(pcm))
 
     async def finish(self) -> None:
         """Send the rest, say that it was all, and wait until EkaScribe has it."""
         for item in self._chain.flush():
             if isinstance(item, AudioFrame):
-                self._packer.pending += item.data
+                self._packer.keep(item.data)
         await self.ready()
         await self._eka.send(envelope.build_eka_stop())
         await self._eka.wait_closed()

@@ -12,35 +12,31 @@ class Packer:
     """Gathers audio and gives it to ``send``, which says whether it took it, in messages of ``size`` bytes or more.
 
     A message is at most twice as long, and begins with the beginning of a piece where pieces and messages allow it.
+    Pieces wait as they came: that takes only what they take, and the message is the one copy that is made of them.
     """
 
     def __init__(self, send: Callable[[bytes], bool], size: int) -> None:
         self.size = size
         self.sent = 0
         """Bytes that went into messages."""
-        self.pending = bytearray()
-        """What waits for its message to be full."""
+        self.waiting = 0
+        """Bytes that wait for their message to be full."""
+        self._pieces: list[bytes] = []
         self._send = send
 
     def put(self, data: bytes) -> bool:
         """Take ``data`` without waiting; False, and nothing is taken, if a message is full and cannot be sent."""
-        size = len(data)
-        if self.pending:
-            if len(self.pending) + size < self.size:
-                self.pending += data
-                return True
-            data = bytes(self.pending) + data
-            size = len(data)
-        elif size < self.size:
-            self.pending += data
+        size = self.waiting + len(data)
+        if size < self.size:
+            self.keep(data)
             return True
+        if self.waiting:
+            data = b"".join([*self._pieces, data])
         if size >= 2 * self.size:
             return self._split(data)
         if not self._send(data):
             return False
-        self.sent += size
-        if self.pending:
-            self.pending.clear()
+        self._go_on(size, b"")
         return True
 
     def _split(self, data: bytes) -> bool:
@@ -49,15 +45,26 @@ class Packer:
             done += self.size
         if not done:
             return False
-        self.sent += done
-        self.pending = bytearray(data[done:])
+        self._go_on(done, data[done:])
         return True
+
+    def _go_on(self, sent: int, rest: bytes) -> None:
+        self.sent += sent
+        if self._pieces:
+            self._pieces.clear()
+            self.waiting = 0
+        if rest:
+            self.keep(rest)
+
+    def keep(self, data: bytes) -> None:
+        """Take ``data`` and send nothing."""
+        self._pieces.append(data)
+        self.waiting += len(data)
 
     def head(self) -> bytes:
         """Return the next message, as far as there is one; ``sent_head`` tells that it is on its way."""
-        return bytes(self.pending[: self.size])
+        return b"".join(self._pieces)[: self.size]
 
     def sent_head(self, size: int) -> None:
         """Let go of the ``size`` bytes that ``head`` gave."""
-        del self.pending[:size]
-        self.sent += size
+        self._go_on(size, b"".join(self._pieces)[size:])

@@ -24,12 +24,13 @@ def test_nothing_is_lost_or_sent_twice_when_sending_fails(pieces: list[bytes], s
     packer = Packer(send, size)
     taken = b""
     for piece in pieces:
-        before = (list(messages), bytes(packer.pending))
+        before = (list(messages), packer.waiting, packer.head())
         if packer.put(piece):
             taken += piece
         else:
-            assert (messages, bytes(packer.pending)) == before
-        assert b"".join(messages) + packer.pending == taken
+            assert (messages, packer.waiting, packer.head()) == before
+        assert packer.waiting == len(packer.head())  # for it is less than a message
+        assert b"".join(messages) + packer.head() == taken
         assert packer.sent == sum(map(len, messages))
     assert all(size <= len(message) < 2 * size for message in messages)
 
@@ -46,7 +47,7 @@ def test_what_waits_is_taken_by_hand() -> None:
     """As far as a message goes, and only once it is said to be on its way."""
     packer = Packer(lambda message: False, 4)
     assert packer.put(b"abc") and not packer.put(b"d")
-    packer.pending += b"defgh"
+    packer.keep(b"defgh")
     assert packer.head() == packer.head() == b"abcd"
     packer.sent_head(4)
-    assert (packer.head(), packer.sent) == (b"efgh", 4)
+    assert (packer.head(), packer.sent, packer.waiting) == (b"efgh", 4, 4)
