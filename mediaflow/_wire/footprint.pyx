@@ -15,6 +15,7 @@ that it is not there.
 from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, qsort, realloc
+from libc.string cimport memcpy
 
 from types import BuiltinMethodType, MethodType
 
@@ -101,10 +102,10 @@ cdef int _compare(const void *one, const void *other) noexcept nogil:
 
 cdef int footprint_find(Footprint *footprint, object root) except -1:
     """Find out what belongs to ``root``, which is not kept."""
-    cdef uintptr_t lines[MOST * LINES]
-    cdef uintptr_t line, end, last = 0
-    cdef uintptr_t *runs
-    cdef int i, count = 0
+    cdef uintptr_t runs[MOST * LINES]   # single lines first
+    cdef uintptr_t line, end, next = 0
+    cdef uintptr_t *kept
+    cdef int i, lines = 0, count = 0
     cdef list found = belongings(root)
     cdef PyObject *each
     for i in range(<int>len(found)):
@@ -112,24 +113,24 @@ cdef int footprint_find(Footprint *footprint, object root) except -1:
         line = (<uintptr_t>each - HEAD) // CACHE_LINE
         end = (<uintptr_t>each + min(mediaflow_size(each), LARGEST) - 1) // CACHE_LINE
         while line <= end:
-            lines[count] = line
-            count += 1
+            runs[lines] = line
+            lines += 1
             line += 1
-    qsort(lines, count, sizeof(uintptr_t), _compare)
-    runs = <uintptr_t *>realloc(footprint.runs, count * sizeof(uintptr_t))
-    if runs == NULL:
-        raise MemoryError
-    footprint.count = 0
-    for i in range(count):
-        line = lines[i]
-        if i and line == last:
+    qsort(runs, lines, sizeof(uintptr_t), _compare)
+    for i in range(lines):
+        line = runs[i]
+        if line < next:             # of two objects
             continue
-        if not i or line != last + 1 or runs[footprint.count - 1] % CACHE_LINE == CACHE_LINE - 1:
-            runs[footprint.count] = line * CACHE_LINE
-            footprint.count += 1
-        runs[footprint.count - 1] += 1
-        last = line
-    footprint.runs = <uintptr_t *>realloc(runs, footprint.count * sizeof(uintptr_t))
+        if line > next or runs[count - 1] % CACHE_LINE == CACHE_LINE - 1:
+            runs[count] = line * CACHE_LINE
+            count += 1
+        runs[count - 1] += 1
+        next = line + 1
+    kept = <uintptr_t *>realloc(footprint.runs, count * sizeof(uintptr_t))
+    if kept == NULL:
+        raise MemoryError
+    memcpy(kept, runs, count * sizeof(uintptr_t))
+    footprint.runs, footprint.count = kept, count
     return 0
 
 
