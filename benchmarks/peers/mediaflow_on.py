@@ -9,6 +9,7 @@ import sys
 
 import anyio
 
+from mediaflow.cli import _collector
 from mediaflow.cli._pipeline import load
 from mediaflow.cli._show import carry
 from mediaflow.runner import Runner
@@ -23,4 +24,5 @@ async def main(file: str) -> None:
 
 
 if __name__ == "__main__":
+    _collector.calm()
     anyio.run(main, sys.argv[2], backend=sys.argv[1])

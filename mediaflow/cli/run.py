@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,6 +9,7 @@ from importlib.util import find_spec
 
 import click
 
+from . import _collector
 from ._log import set_up_log
 from ._pipeline import config_errors, file_argument, load
 from ._speed import Speed, parse_speed
@@ -49,11 +49,7 @@ def command(
         raise click.UsageError("--chaos is for the vendors of --lab: add --lab")
     if workers is not None and (lab or speed is not None):
         raise click.UsageError("--workers is for calls from outside; --lab and --speed are for one process")
-    # What is loaded stays: looking through it for garbage, whenever calls begin, was a tenth of the time at 64 calls.
-    gc.freeze()
-    # A full collection looks at all that calls hold, 0.1 s at a thousand calls, in which no audio moves.  There was one
-    # for every 230 calls that began (threshold 10); what calls that are over leave behind until then is 17 KB each.
-    gc.set_threshold(700, 10, 100)
+    _collector.calm()
     main: Callable[[], Awaitable[int]]
     if as_worker is not None:
         main = partial(_work, file, *as_worker[1:])

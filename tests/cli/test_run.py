@@ -13,6 +13,41 @@ from pipeline_kit import RATE, make_audio
 
 from mediaflow.delivery import ledger
 
+GROWING = '''
+"""A sink that comes to hold as much as six hundred calls, and says how often the collector looked at all there is."""
+
+import gc
+from contextlib import asynccontextmanager
+
+from mediaflow import Sink, Writer, hookimpl
+
+
+class Growing(Sink, frozen=True):
+    """Hold much."""
+
+    @asynccontextmanager
+    async def open(self, stream, format, tracks):
+        before, held = gc.get_stats()[2]["collections"], []
+        for _ in range(120_000):
+            held.append([])
+        print("full collections:", gc.get_stats()[2]["collections"] - before, flush=True)
+        yield _Writer()
+
+
+class _Writer(Writer):
+    delivered = 0
+
+    def write_nowait(self, item):
+        return True
+
+    async def write(self, item): ...
+
+
+@hookimpl
+def register_components(register):
+    register("growing", Growing)
+'''
+
 STUCK = '''
 """A sink that takes everything and never finishes."""
 
@@ -50,15 +85,16 @@ def register_components(register):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Make a folder with audio, an hour of it too, and a sink that never finishes."""
+    """Make a folder with audio, an hour of it too, and two sinks."""
     make_audio(tmp_path)
     with (tmp_path / "hour.raw").open("wb") as file:
         file.truncate(3600 * RATE * 2)
-    (tmp_path / "stuck.py").write_text(STUCK)
-    info = tmp_path / "stuck-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[mediaflow]\nstuck = stuck\n")
+    for name, text in {"stuck": STUCK, "growing": GROWING}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[mediaflow]\n{name} = {name}\n")
     return tmp_path
 
 
@@ -96,6 +132,13 @@ def test_speed(folder: Path) -> None:
     write(folder, "use: file, path: hour.raw, sample_rate: 8000, speed: 0.001")
     assert run(folder, "run", "p.yaml", "--speed", "max").returncode == 0
     assert samples(folder / "out" / "hour.wav") == 3600 * RATE
+
+
+def test_calls_that_begin_bring_no_full_collection(folder: Path) -> None:
+    """For it looks at all calls that are live, and no audio moves meanwhile."""
+    write(folder, "use: file, path: stereo.wav", "use: growing", "transforms: [{use: mix}]\n")
+    done = run(folder, "run", "p.yaml", PYTHONPATH=str(folder))
+    assert "full collections: 0\n" in done.stdout, done
 
 
 def stopped_midway(folder: Path, process: Running, signal: signal.Signals) -> None:
