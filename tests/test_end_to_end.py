@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import warnings
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from anyio.abc import TaskGroup
 
 from mediaflow import config, plugins
 from mediaflow._websocket.core import WebSocket
@@ -60,8 +63,6 @@ transforms:
 state: {state}
 """
 
-PACED_CALL = CALL.replace("  id: CALL_7\n", "  id: CALL_7\n  speed: 1\n")
-
 BRIDGE = """
 source:
   use: vobiz
@@ -102,6 +103,36 @@ def runner(folder: Path, name: str, text: str, **values: object) -> Runner:
     file = folder / f"{name}.yaml"
     file.write_text(text.format(state=folder, **values))
     return Runner(config.load(str(file), PLUGINS, {}), PLUGINS)
+
+
+RESAMPLE = "  - use: resample\n    rate: 16000\n"
+
+
+@asynccontextmanager
+async def ingest_and_bridge(
+    folder: Path, sink: str = "eka_raw", resample: str = RESAMPLE
+) -> AsyncIterator[tuple[Runner, Runner, TaskGroup]]:
+    """Run an EkaScribe and a bridge to it, which are stopped at the end, in a group that has a minute."""
+    ingest = runner(folder, "ingest", INGEST)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ingest.run)
+            await ingest.up.wait()
+            bridge = runner(folder, "bridge", BRIDGE, eka=ingest.url, sink=sink, resample=resample)
+            tasks.start_soon(bridge.run)
+            await bridge.up.wait()
+            yield ingest, bridge, tasks
+            bridge.stop()
+            ingest.stop()
+
+
+def paced_call(folder: Path, bridge: Runner, speed: int = 1) -> Runner:
+    """Return a carrier that plays ``call.wav`` of the folder."""
+    return runner(
+        folder, "call", CALL.replace("  id: CALL_7\n", f"  id: CALL_7\n  speed: {speed}\n"),
+        audio=folder / "call.wav", url=f"{bridge.url}/s3cret", shape="nested",
+        content_type="audio/x-mulaw;rate=8000", encode="  - use: mulaw_encode\n", end="close",
+    )  # fmt: skip
 
 
 def voices(rate: int, tracks: int) -> np.ndarray:
@@ -149,25 +180,16 @@ async def test_a_call_arrives_sample_by_sample(tmp_path: Path, format: str, trac
     soundfile.write(tmp_path / "call.wav", samples, rate, "PCM_16")
     # Binary mode has one rate; in JSON mode 8 kHz goes as it is, declared.
     rate_out = 16_000 if sink == "eka_raw" else rate
-    resample = "  - use: resample\n    rate: 16000\n" if sink == "eka_raw" else ""
+    resample = RESAMPLE if sink == "eka_raw" else ""
 
-    ingest = runner(tmp_path, "ingest", INGEST)
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ingest.run)
-            await ingest.up.wait()
-            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink=sink, resample=resample)
-            tasks.start_soon(bridge.run)
-            await bridge.up.wait()
-            caller = runner(
-                tmp_path, "call", CALL, audio=tmp_path / "call.wav", url=f"{bridge.url}/s3cret", shape=shape,
-                content_type=content_type, encode=encode, end="stop" if shape == "flat" else "close",
-            )  # fmt: skip
-            await caller.run()
-            await bridge.over(1)
-            await ingest.over(1)
-            bridge.stop()
-            ingest.stop()
+    async with ingest_and_bridge(tmp_path, sink, resample) as (ingest, bridge, _):
+        caller = runner(
+            tmp_path, "call", CALL, audio=tmp_path / "call.wav", url=f"{bridge.url}/s3cret", shape=shape,
+            content_type=content_type, encode=encode, end="stop" if shape == "flat" else "close",
+        )  # fmt: skip
+        await caller.run()
+        await bridge.over(1)
+        await ingest.over(1)
 
     for each in (caller, bridge, ingest):
         (account,) = each.accounts
@@ -197,27 +219,15 @@ async def test_a_stop_in_the_middle_of_a_call_loses_nothing_that_came_in(tmp_pat
     """SIGTERM's way: the carrier is told to go, what it had sent is stored by EkaScribe, and the note is fetched."""
     samples = np.repeat(voices(8000, 2), 8, axis=0)
     soundfile.write(tmp_path / "call.wav", samples, 8000, "PCM_16")
-    ingest = runner(tmp_path, "ingest", INGEST)
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ingest.run)
-            await ingest.up.wait()
-            resample = "  - use: resample\n    rate: 16000\n"
-            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink="eka_raw", resample=resample)
-            tasks.start_soon(bridge.run)
-            await bridge.up.wait()
-            caller = runner(
-                tmp_path, "call", PACED_CALL, audio=tmp_path / "call.wav", url=f"{bridge.url}/s3cret", shape="nested",
-                content_type="audio/x-mulaw;rate=8000", encode="  - use: mulaw_encode\n", end="close",
-            )  # fmt: skip
-            tasks.start_soon(caller.run)
-            while received(bridge) < 8000:  # noqa: ASYNC110 (a ledger tells nobody that it has changed)
-                await anyio.sleep(0.02)
-            bridge.stop()
-            await bridge.over(1)
-            await caller.over(1)
-            await ingest.over(1)
-            ingest.stop()
+    async with ingest_and_bridge(tmp_path) as (ingest, bridge, tasks):
+        caller = paced_call(tmp_path, bridge)
+        tasks.start_soon(caller.run)
+        while received(bridge) < 8000:  # noqa: ASYNC110 (a ledger tells nobody that it has changed)
+            await anyio.sleep(0.02)
+        bridge.stop()
+        await bridge.over(1)
+        await caller.over(1)
+        await ingest.over(1)
 
     (account,) = bridge.accounts
     figures = account["sinks"][0]
@@ -232,33 +242,18 @@ async def test_what_a_frame_passes_is_fetched_before(tmp_path: Path) -> None:
     """The carrier's line knows where all of it lies, from the first byte read to the last one written."""
     samples = np.repeat(voices(8000, 1), 3, axis=0)
     soundfile.write(tmp_path / "call.wav", samples, 8000, "PCM_16")
-    ingest = runner(tmp_path, "ingest", INGEST)
     passed, known = list[object](), list[tuple[int, int]]()
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ingest.run)
-            await ingest.up.wait()
-            resample = "  - use: resample\n    rate: 16000\n"
-            bridge = runner(tmp_path, "bridge", BRIDGE, eka=ingest.url, sink="eka_raw", resample=resample)
-            tasks.start_soon(bridge.run)
-            await bridge.up.wait()
-            caller = runner(
-                tmp_path, "call", PACED_CALL.replace("speed: 1", "speed: 4"), audio=tmp_path / "call.wav",
-                url=f"{bridge.url}/s3cret", shape="nested", content_type="audio/x-mulaw;rate=8000",
-                encode="  - use: mulaw_encode\n", end="close",
-            )  # fmt: skip
-            tasks.start_soon(caller.run)
-            while not known and not bridge.accounts:
-                await anyio.sleep(0.01)
-                for line in [each for each in gc.get_objects() if isinstance(each, Line) and each.footprint]:
-                    passed = belongings(line)
-                    if any(isinstance(each, Intake) for each in passed):
-                        known = line.footprint
-                        break
-            await bridge.over(1)
-            await ingest.over(1)
-            bridge.stop()
-            ingest.stop()
+    async with ingest_and_bridge(tmp_path) as (ingest, bridge, tasks):
+        tasks.start_soon(paced_call(tmp_path, bridge, speed=4).run)
+        while not known and not bridge.accounts:
+            await anyio.sleep(0.01)
+            for line in [each for each in gc.get_objects() if isinstance(each, Line) and each.footprint]:
+                passed = belongings(line)
+                if any(isinstance(each, Intake) for each in passed):
+                    known = line.footprint
+                    break
+        await bridge.over(1)
+        await ingest.over(1)
 
     names = Counter(type(each).__name__ for each in passed)
     reader, writer = {"Intake", "Timeline"}, {"Edge", "SinkAccount", "_Writer", "Packer", "AudioStream"}
