@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,7 @@ from .session import Facts, Held, LiveSession
 logger = logging.getLogger(__name__)
 
 KEPT = 1000
-"""How many accounts of calls that are over the runner keeps in memory; the ledger keeps them all."""
+"""How many accounts of calls that are over the runner keeps in memory, and for a ledger that cannot be written."""
 
 PLANS = 64
 """How many formats the way through the pipeline is kept of; carriers have a few each."""
@@ -67,10 +67,10 @@ class Runner:
         self._over = anyio.Event()
         self._plugins = plugins
         self._plan = lru_cache(PLANS)(partial(graph.plan, pipeline))  # immutable, and all calls of a format share it
-        self._amended: list[dict[str, Any]] = []
-        """Accounts of calls that are over and were noted something since."""
+        self._unwritten: list[dict[str, Any]] = []
+        """Accounts of calls that are over which the ledger does not have as they are."""
         self.state = Path(pipeline.state)
-        self._ledger = Ledger(self.state)
+        self._ledger = Ledger(self.state, pipeline.name)
         self._front = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -88,7 +88,8 @@ class Runner:
                     self._limit()
                     with anyio.CancelScope(shield=True):
                         await self._drain()
-                        await self._amend()
+                        await self._write()
+                        await self._snapshot()
                 self._tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = _single(group)
@@ -177,7 +178,8 @@ class Runner:
             if session.reply is not None:
                 await session.reply.over.wait()
             account = session.settled = session.account()
-            await self._book([account])
+            with self._on_disk(account):
+                await self._ledger.write([account])
         # From here on without waiting: whoever counts calls sees each either as live or as over.
         del self.sessions[session.stream.id]
         self.ended += 1
@@ -191,26 +193,35 @@ class Runner:
     async def _keep_ledger(self) -> None:
         while True:
             await anyio.sleep(SNAPSHOT_S)
-            await self._amend()
-            await self._book_live()
+            await self._write()
+            await self._snapshot()
 
-    async def _book_live(self) -> None:
-        for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
-            drawn = []
-            for session in sessions:
-                drawn.append((session, session.account()))
-                await anyio.lowlevel.checkpoint()
-            # One that was settled meanwhile is booked by itself, and that must stand.
-            await self._book([account for session, account in drawn if session.settled is None])
+    async def _write(self) -> None:
+        """Write what the ledger does not have of calls that are over."""
+        accounts, self._unwritten = self._unwritten, []
+        with self._on_disk(*accounts):
+            await self._ledger.write(accounts)
 
-    async def _amend(self) -> None:
-        amended, self._amended[:] = self._amended[:], []
-        await self._book(amended)
+    async def _snapshot(self) -> None:
+        """Bring the ledger up to date with the calls that are live."""
+        with self._on_disk():
+            parts = 0
+            for sessions in _batched(list(self.sessions.values()), SNAPSHOT_CALLS):
+                accounts = []
+                for session in sessions:
+                    accounts.append(session.account())
+                    await anyio.lowlevel.checkpoint()
+                await self._ledger.snapshot(parts, accounts)
+                parts += 1
+            await self._ledger.shorten(parts)
 
-    async def _book(self, accounts: list[dict[str, Any]]) -> None:
+    @contextmanager
+    def _on_disk(self, *over: dict[str, Any]) -> Iterator[None]:
+        """Go on if the disk fails, for it must not end calls that need none; what is ``over`` is written later."""
         try:
-            await self._ledger.write(self.pipeline.name, accounts)
-        except sqlite3.Error as error:  # a full disk must not end the calls that need none
+            yield
+        except sqlite3.Error as error:
+            self._unwritten = [*over, *self._unwritten][-KEPT:]
             self.count("ledger-unwritten")
             logger.error("the ledger in %s cannot be written: %s", self.pipeline.state, error)
 
@@ -224,7 +235,7 @@ class Runner:
         self._tell("noted", stream=session.stream, name=name, facts=facts)
 
     def amended(self, account: dict[str, Any]) -> None:
-        self._amended.append(account)
+        self._unwritten.append(account)
 
     def _tell(self, hook: str, **news: Any) -> None:
         try:

@@ -24,7 +24,6 @@ from mediaflow import (
     hookimpl,
 )
 from mediaflow.config import Reply
-from mediaflow.delivery import ledger
 from mediaflow.reply import LiveReply
 from mediaflow.runner import Runner
 
@@ -270,7 +269,7 @@ async def test_a_failed_reply_is_a_failure_of_the_run(tmp_path: Path) -> None:
 
 
 async def test_a_live_reply_is_in_the_ledger(tmp_path: Path) -> None:
-    """Its account is brought up to date with the call's; of a process that died it says ``interrupted``."""
+    """Its account is brought up to date with the call's."""
     gate = anyio.Event()
     accounts: list[dict[str, Any]] = []
     runner: Runner
@@ -288,14 +287,3 @@ async def test_a_live_reply_is_in_the_ledger(tmp_path: Path) -> None:
     assert accounts[0]["reply"]["status"] == "live"
     assert accounts[0]["reply"]["sinks"][0]["spooled"] == len(NOTICE) // 2
     assert json.loads(json.dumps(accounts)) == accounts
-
-
-async def test_a_reply_of_a_process_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is called interrupted, as its call is."""
-    book = ledger.Ledger(tmp_path)
-    account = {"call": "c1", "started": 1.0, "status": "live", "reply": {"status": "live"}}
-    await book.write("p", [account])
-    book.close()
-    monkeypatch.setattr(ledger, "_is_running", lambda process: False)
-    (read,) = ledger.read(tmp_path)
-    assert (read["status"], read["reply"]["status"]) == ("interrupted", "interrupted")

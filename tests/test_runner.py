@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,28 @@ async def test_a_live_call_is_in_the_ledger_on_disk(tmp_path: Path) -> None:
     await run(runner)
     (account,) = ledger.read(tmp_path)
     assert account["status"] == "complete"
+    with closing(sqlite3.connect(tmp_path / ledger.FILE)) as db:
+        assert db.execute("SELECT count(*) FROM snapshots").fetchone() == (0,), "a run that ended leaves snapshots"
+
+
+async def test_a_call_that_ends_while_the_ledger_fails_is_written_later(tmp_path: Path) -> None:
+    """The call goes on and ends as ever; that is counted, and on the disk once the disk takes it."""
+    runner: Runner
+
+    async def act(engine: Engine) -> None:
+        with closing(sqlite3.connect(tmp_path / ledger.FILE, isolation_level=None)) as db:
+            async with engine.open(Stream("c1", S16_8K)) as session:
+                db.execute("ALTER TABLE calls RENAME TO elsewhere")
+                await session.send(TONE)
+            assert [account["status"] for account in runner.accounts] == ["complete"]
+            assert runner.counts["ledger-unwritten"] >= 1
+            db.execute("ALTER TABLE elsewhere RENAME TO calls")
+        while [account["status"] for account in ledger.read(tmp_path)] != ["complete"]:  # noqa: ASYNC110 (as above)
+            await anyio.sleep(0.01)
+
+    runner = make_runner(tmp_path, act, Memory(kept=Kept()))
+    await run(runner)
+    assert [account["sinks"][0]["delivered"] for account in ledger.read(tmp_path)] == [640]
 
 
 async def test_what_is_noted_of_a_call_that_is_over_is_in_the_ledger(tmp_path: Path) -> None:

@@ -99,10 +99,10 @@ def test_a_reply(tmp_path: Path) -> None:
     ]
 
     async def write() -> None:
-        book = ledger.Ledger(tmp_path)
+        book = ledger.Ledger(tmp_path, "p")
         for number, reply in enumerate(replies):
             account = {"call": f"c{number}", "started": number, "status": "complete", "error": "", "sample_rate": 8000}
-            await book.write("p", [account | {"tracks": {"inbound": track}, "sinks": [], "reply": reply}])
+            await book.write([account | {"tracks": {"inbound": track}, "sinks": [], "reply": reply}])
         book.close()
 
     anyio.run(write)

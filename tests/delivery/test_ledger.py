@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,25 +20,70 @@ def account(call: str, status: str = "complete", started: float = 1.0) -> dict[s
     return {"call": call, "started": started, "status": status}
 
 
-async def test_accounts_are_read_in_order_and_by_call(tmp_path: Path) -> None:
-    """Every call is found, oldest first, and one by its id; a later state replaces an earlier one."""
-    ledger = Ledger(tmp_path)
-    await ledger.write("p", [account("b", started=2.0), account("a", "live", started=1.0)])
-    await ledger.write("p", [account("a", "failed", started=1.0)])
-    assert [(each["call"], each["status"]) for each in read(tmp_path)] == [("a", "failed"), ("b", "complete")]
-    assert [each["pipeline"] for each in read(tmp_path, "b")] == ["p"]
-    assert read(tmp_path, "c") == []
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """The ledger of a pipeline that runs."""
+    ledger = Ledger(tmp_path, "p")
+    yield ledger
     ledger.close()
 
 
-async def test_two_pipelines_share_a_folder(tmp_path: Path) -> None:
-    """Two open ledgers of one folder write beside each other; the same call id in both stays two calls."""
-    one, two = Ledger(tmp_path), Ledger(tmp_path)
-    await one.write("one", [account("a")])
-    await two.write("two", [account("a")])
-    assert sorted(each["pipeline"] for each in read(tmp_path)) == ["one", "two"]
-    one.close()
-    two.close()
+def states(folder: Path) -> list[tuple[object, object]]:
+    """Return what is read, in order."""
+    return [(each["call"], each["status"]) for each in read(folder)]
+
+
+async def test_accounts_are_read_in_order_and_by_call(tmp_path: Path, ledger: Ledger) -> None:
+    """Every call is found, oldest first, and one by its id; a later state replaces an earlier one."""
+    await ledger.write([account("b", started=2.0), account("a", "complete", started=1.0)])
+    await ledger.write([account("a", "failed", started=1.0)])
+    await ledger.snapshot(0, [account("d", "live", started=4.0), account("c", "ending", started=3.0)])
+    assert states(tmp_path) == [("a", "failed"), ("b", "complete"), ("c", "ending"), ("d", "live")]
+    assert [each["pipeline"] for each in read(tmp_path, "b") + read(tmp_path, "c")] == ["p", "p"]
+    assert read(tmp_path, "e") == []
+
+
+async def test_a_snapshot_replaces_the_one_before(tmp_path: Path, ledger: Ledger) -> None:
+    """Part by part; what it does not have any more is dropped, and a call that moves between parts stays one call."""
+    await ledger.snapshot(0, [account("a", "live", 1.0), account("b", "live", 2.0)])
+    await ledger.snapshot(1, [account("c", "live", 3.0), account("d", "live", 4.0)])
+    assert states(tmp_path) == [(call, "live") for call in "abcd"]
+    await ledger.snapshot(0, [account("b", "ending", 2.0), account("c", "ending", 3.0)])
+    assert states(tmp_path) == [("b", "ending"), ("c", "ending"), ("d", "live")]  # of c, what was written later counts
+    await ledger.snapshot(1, [account("d", "ending", 4.0)])
+    assert states(tmp_path) == [("b", "ending"), ("c", "ending"), ("d", "ending")]
+    await ledger.shorten(1)
+    assert states(tmp_path) == [("b", "ending"), ("c", "ending")]
+    await ledger.shorten(0)
+    assert read(tmp_path) == []
+
+
+async def test_a_call_that_is_over_is_so_whatever_a_snapshot_says(tmp_path: Path, ledger: Ledger) -> None:
+    """A snapshot that was drawn up before may be written after it."""
+    await ledger.snapshot(0, [account("a", "live")])
+    await ledger.write([account("a")])
+    await ledger.snapshot(0, [account("a", "live")])
+    assert states(tmp_path) == [("a", "complete")]
+
+
+async def test_a_call_that_begins_anew_is_two(tmp_path: Path, ledger: Ledger) -> None:
+    """The same id at another time is another call."""
+    await ledger.write([account("a", "failed", 1.0)])
+    await ledger.snapshot(0, [account("a", "live", 2.0)])
+    assert states(tmp_path) == [("a", "failed"), ("a", "live")]
+
+
+async def test_two_runs_share_a_folder(tmp_path: Path, ledger: Ledger) -> None:
+    """Two open ledgers of one folder write beside each other, whatever their pipelines; none replaces the other's."""
+    others = [Ledger(tmp_path, "q"), Ledger(tmp_path, "p")]
+    for started, each in enumerate([ledger, *others]):
+        await each.write([account("a", started=started)])
+        await each.snapshot(0, [account("b", "live", started)])
+    await ledger.shorten(0)
+    found = sorted((each["call"], each["pipeline"], each["started"]) for each in read(tmp_path))
+    assert found == [("a", "p", 0.0), ("a", "p", 2.0), ("a", "q", 1.0), ("b", "p", 2.0), ("b", "q", 1.0)]
+    for each in others:
+        each.close()
 
 
 def test_no_ledger_is_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -47,15 +94,30 @@ def test_no_ledger_is_an_error_that_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_process_that_died_leaves_interrupted_calls(tmp_path: Path) -> None:
-    """A call whose process was killed reads as interrupted, with the last that was known."""
+    """A call whose process was killed reads as interrupted, with the last that was known, and its reply as well."""
     program = (
         "import anyio, os, signal, sys\n"
         "from mediaflow.delivery.ledger import Ledger\n"
+        "a = {'call': 'a', 'started': 1.0, 'status': 'live', 'seen': 640, 'reply': {'status': 'live'}}\n"
+        "b = {'call': 'b', 'started': 2.0, 'status': 'ending', 'seen': 320, 'reply': {'status': 'complete'}}\n"
         "async def main():\n"
-        "    await Ledger(sys.argv[1]).write('p', [{'call': 'a', 'started': 1.0, 'status': 'live', 'seen': 640}])\n"
+        "    await Ledger(sys.argv[1], 'p').snapshot(0, [a, b])\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "anyio.run(main)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == -9
-    (found,) = read(tmp_path)
-    assert (found["status"], found["seen"]) == ("interrupted", 640)
+    found = [(each["status"], each["reply"]["status"], each["seen"]) for each in read(tmp_path)]
+    assert found == [("interrupted", "interrupted", 640), ("interrupted", "complete", 320)]
+
+
+async def test_a_snapshot_that_was_left_behind_is_interrupted(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever process has the number now: in a container, the next one has that of the one before."""
+    await ledger.snapshot(0, [account("a", "live")])
+    assert states(tmp_path) == [("a", "live")]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 31)
+    assert states(tmp_path) == [("a", "interrupted")]
+    await ledger.snapshot(0, [account("a", "live")])
+    assert states(tmp_path) == [("a", "live")]
