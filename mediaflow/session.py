@@ -87,6 +87,8 @@ class LiveSession:
         self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
         self._pipeline = pipeline.name
         self.started = time.time()
+        self.changed, self.turn = True, -1
+        """For ``delivery.snapshots``."""
         self.finished = Latch()
         """Set by the runner when every sink is done and the ledger is written."""
         self.error = ""
@@ -157,6 +159,7 @@ class LiveSession:
         lane.start = lane.end = position
 
     def conceal(self, samples: int, reason: str, track: str = "inbound") -> bool:
+        self.changed = True
         lane = self._find(track)
         format = self.stream.format
         gap = Gap(track, lane.end / format.sample_rate, samples / format.sample_rate, reason)
@@ -175,6 +178,7 @@ class LiveSession:
             self._others = {} if self._others is None else self._others
             account = self._others.setdefault(track, TrackAccount())
         account.dropped[reason] += samples
+        self.changed = True
 
     def emit(self, event: Event) -> None:
         self._carry(self._find(event.track).chain, (event,))
@@ -192,6 +196,7 @@ class LiveSession:
             self._notes.append(facts | {"event": name, "at": reached / self.stream.format.sample_rate})
         else:
             self._notes_left_out += 1
+        self.changed = True
         if self.settled is not None:
             self.settled |= self._events()
             self._keeper.amended(self.settled)
@@ -228,7 +233,7 @@ class LiveSession:
         except SessionError:
             pass  # it is in ``error`` and in the log
         finally:
-            self._ending = True
+            self._ending = self.changed = True
             for edge in self.edges:
                 edge.close()
             self.sink_over()
@@ -240,10 +245,10 @@ class LiveSession:
 
     def account(self) -> dict[str, Any]:
         """Return the ledger of the call as it stands."""
+        self.confirm()
         timeline = self._timeline()
         sinks = []
         for edge in self.edges:
-            edge.confirm()
             failure = edge.failure
             sinks.append(
                 {
@@ -268,6 +273,11 @@ class LiveSession:
             **self._events(),
             **({} if self.reply is None else {"reply": self.reply.account()}),
         }
+
+    def confirm(self) -> None:
+        """Bring the account up to what the sinks say."""
+        for edge in self.edges:
+            edge.confirm()
 
     def _events(self) -> dict[str, Any]:
         return {"events": list(self._notes), "events_left_out": self._notes_left_out}
@@ -349,6 +359,7 @@ class LiveSession:
         reasons = self._lost.setdefault(lost.track, {})
         samples = round(lost.duration * self.stream.format.sample_rate)
         reasons[lost.reason] = reasons.get(lost.reason, 0) + samples
+        self.changed = True
 
     def _flush(self) -> None:
         """Flush track by track up to where they are joined, then what all tracks share."""
@@ -370,7 +381,7 @@ class LiveSession:
             self._carry(chain[index + 1 :], left)
 
     def _broken(self, label: str, error: Exception) -> SessionError:
-        self.broke = True
+        self.broke = self.changed = True
         self.error = self.error or f"{label} broke: {type(error).__name__}: {error}"
         logger.error("call %s: %s", self.stream.id, self.error, exc_info=error)
         return SessionError(self.error)
@@ -386,6 +397,7 @@ class LiveSession:
             self._keeper.sinks_over(self)
 
     def sink_failed(self, edge: Edge) -> None:
+        self.changed = True
         self.undelivered = all(edge.failure is not None for edge in self.edges)
         if self.undelivered:
             self.error = self.error or NOBODY

@@ -10,7 +10,8 @@ import anyio
 import pytest
 from engine_kit import S16_8K, TONE, Each, Kept, Memory, call, make_runner, run
 
-from mediaflow import Engine, SessionError, Stream, session
+from mediaflow import Engine, Lost, SessionError, SpeechStarted, Stream, session
+from mediaflow.session import LiveSession
 from mediaflow_plugins.transform_mix import Mix
 from mediaflow_plugins.transform_mulaw_decode import MulawDecode
 from mediaflow_plugins.transform_resample import Resample
@@ -230,3 +231,49 @@ async def test_notes_are_in_the_account(tmp_path: Path, monkeypatch: pytest.Monk
     account = await run(make_runner(tmp_path, act, Memory(kept=Kept())))
     assert account["events"] == [{"event": "first", "cause": "x", "at": 0.0}, {"event": "second", "at": 0.1}]
     assert account["events_left_out"] == 2
+
+
+async def test_what_happens_to_a_call_is_to_be_told(tmp_path: Path) -> None:
+    """Whatever is more than that its audio goes on marks the call, for the ledger to tell within a second."""
+    gate = anyio.Event()
+    slow, good = Kept(nowait=False, gate=gate), Kept(fail_at=5000)
+    marked: list[str] = []
+
+    async def act(engine: Engine) -> None:
+        def look(what: str) -> None:
+            marked.extend([what] * live.changed)
+            live.changed = False
+
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            assert isinstance(session, LiveSession)
+            live = session
+            look("begun")
+            for kept in (slow, good):
+                await kept.reached["streaming"].wait()
+            await anyio.wait_all_tasks_blocked()
+            look("opened")
+            session.push(TONE)
+            session.emit(SpeechStarted("inbound", 0.0))
+            look("audio")
+            session.conceal(80, "loss")
+            look("concealed")
+            session.drop(80, "late")
+            look("dropped")
+            session.emit(Lost("inbound", 0.0, 0.01, "too long"))
+            look("lost")
+            session.note("Hello")
+            look("noted")
+            session.push(TONE)
+            look("fits")
+            session.push(TONE)
+            look("queue-full")
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+            look("written")
+            session.push(TONE * 15)
+            look("failed")
+        look("ended")
+
+    sinks = Memory(kept=slow, queue_ms=200, when_full="drop_oldest"), Memory(kept=good)
+    await run(make_runner(tmp_path, act, *sinks))
+    assert marked == ["begun", "opened", "concealed", "dropped", "lost", "noted", "queue-full", "failed", "ended"]

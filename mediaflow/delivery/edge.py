@@ -30,6 +30,7 @@ from math import inf
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 
 from ..component import Sink, Writer
 from ..errors import SinkError
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 class Owner(Protocol):
     """The call that an edge belongs to."""
+
+    changed: bool
+    """Set when more has happened than that the audio went on."""
 
     def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Begin a task."""
@@ -124,7 +128,7 @@ class Edge:
     def _enqueue(self, item: Item, frame: AudioFrame | None) -> None:
         if frame is not None:
             if self._queued > 2 * self._bound and self._blocks:
-                self.account.drop(frame, "queue-full")
+                self._lose(frame)
                 return
             self._queued += frame.sample_count
         if self._queue is None:
@@ -140,12 +144,16 @@ class Edge:
         while self._queued > self._bound and self._queue:
             item = self._queue.popleft()
             if isinstance(item, AudioFrame):
-                self.account.drop(item, "queue-full")
+                self._lose(item)
                 self._queued -= item.sample_count
             else:
                 kept.append(item)
         if self._queue is not None:
             self._queue.extendleft(reversed(kept))
+
+    def _lose(self, frame: AudioFrame) -> None:
+        self.account.drop(frame, "queue-full")
+        self._owner.changed = True
 
     async def room(self) -> None:
         """Wait while the queue is full."""
@@ -169,9 +177,10 @@ class Edge:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """What the writer says that has become of the audio."""
+        """What the writer says that has become of the audio; what JSON has no word for, a path or a date, as text."""
         try:
-            return {} if self._writer is None else dict(self._writer.outcome)
+            outcome = {} if self._writer is None else self._writer.outcome
+            return msgspec.to_builtins(outcome, str_keys=True, enc_hook=str)  # type: ignore[no-any-return]
         except Exception as error:
             self._misspoke(error)
             return {}
@@ -244,6 +253,7 @@ class Edge:
             writer = await block.__aenter__()
             writer.note, writer.aside = self._owner.note, self._run_aside
             self._block, self._writer = block, writer
+            self._owner.changed = True
         try:
             if await self._feed(writer):
                 return True

@@ -1,12 +1,12 @@
 """The accounts of all calls, kept on disk so that ``mediaflow audit`` can answer later.
 
-One SQLite file in the pipeline's state folder.  A call that is over has a row of its own.  The calls that are live are
-in snapshots, about a hundred in each, which are brought up to date once a second: after a crash they say what was known
-a second before, and ``read`` calls those calls ``interrupted``.  A row for each live call would say the same, but costs
-more than three times as much: 1.0 ms for a hundred calls, and 0.3 ms in one snapshot, of which 0.18 are the JSON.
+One SQLite file in the pipeline's state folder.  A call that is over has a row of its own.  Of calls that are live there
+are snapshots of many calls each; the newest one that a call is in counts.  A row for each live call would say the same
+but costs three times as much: 1.0 ms for a hundred, and 0.3 ms in one text, of which 0.2 are the JSON.
 
+After a crash the snapshots say what was known before, and ``read`` calls the calls in them ``interrupted``.
 Several pipelines and processes may share a file.  Writing happens in a worker thread: the loop that carries audio never
-waits for a disk, but has to share its processor and Python's lock with that thread, so what is written is to be little.
+waits for a disk, but shares its processor and Python's lock with that thread, so what is written has to be little.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ CREATE TABLE IF NOT EXISTS calls (
     PRIMARY KEY (pipeline, call, started)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshots (
+    number   INTEGER PRIMARY KEY,
     run      TEXT NOT NULL,
-    part     INTEGER NOT NULL,
+    round    INTEGER NOT NULL,
     pipeline TEXT NOT NULL,
     updated  REAL NOT NULL,
     process  INTEGER NOT NULL,
-    accounts TEXT NOT NULL,
-    PRIMARY KEY (run, part)
+    accounts TEXT NOT NULL
 )
 """
 
@@ -61,7 +62,6 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
         self._pipeline, self._run = pipeline, uuid.uuid4().hex
-        self._parts = 0
         self._turn = anyio.Lock()  # first come, first written: an older state must never replace a newer one
         self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -73,19 +73,9 @@ class Ledger:
         if accounts:
             await self._in_turn(self._write, accounts)
 
-    async def snapshot(self, part: int, accounts: Sequence[Mapping[str, Any]]) -> None:
-        """Write the accounts of live calls in place of part ``part`` (0, 1 …) of the last snapshot.
-
-        A call that moves from one part to another must come to be in the one before it is gone from the other.
-        """
-        await self._in_turn(self._snapshot, part, accounts)
-        self._parts = max(self._parts, part + 1)
-
-    async def shorten(self, parts: int) -> None:
-        """Drop what the snapshot has beyond so many parts."""
-        if parts < self._parts:
-            await self._in_turn(self._shorten, parts)
-            self._parts = parts
+    async def snapshot(self, round: int, accounts: Sequence[bytes], superseded: int) -> None:
+        """Write accounts of live calls, each as ``text`` gives it, and drop those of rounds up to ``superseded``."""
+        await self._in_turn(self._snapshot, round, accounts, superseded)
 
     async def _in_turn(self, work: Callable[..., None], *args: object) -> None:
         async with self._turn:
@@ -94,29 +84,33 @@ class Ledger:
     def _write(self, accounts: Sequence[Mapping[str, Any]]) -> None:
         now, process = time.time(), os.getpid()
         rows = [
-            (self._pipeline, each["call"], each["started"], now, process, each["status"], _text(each))
+            (self._pipeline, each["call"], each["started"], now, process, each["status"], text(each).decode())
             for each in accounts
         ]
-        with self._db:  # one transaction
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _snapshot(self, part: int, accounts: Sequence[Mapping[str, Any]]) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
-            (self._run, part, self._pipeline, time.time(), os.getpid(), _text(accounts)),
-        )
+    def _snapshot(self, round: int, accounts: Sequence[bytes], superseded: int) -> None:
+        row = (self._run, round, self._pipeline, time.time(), os.getpid(), f"[{b','.join(accounts).decode()}]")
+        with self._transaction():
+            if accounts:
+                self._db.execute("INSERT INTO snapshots VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("DELETE FROM snapshots WHERE run = ? AND round <= ?", (self._run, superseded))
 
-    def _shorten(self, parts: int) -> None:
-        self._db.execute("DELETE FROM snapshots WHERE run = ? AND part >= ?", (self._run, parts))
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._db:  # commits, or rolls back
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
 
-def _text(account: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
-    return msgspec.json.encode(account).decode()  # in a thread, whose Python holds up the loop's: so the quickest
+def text(account: Mapping[str, Any]) -> bytes:
+    """Return an account as it is kept."""
+    return msgspec.json.encode(account)
 
 
 def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
@@ -127,20 +121,20 @@ def read(state: str | Path, call: str | None = None) -> list[dict[str, Any]]:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     try:
         # In this order, so that a call that ends meanwhile is found: in both, or in the second.
-        snapshots = db.execute("SELECT pipeline, updated, process, accounts FROM snapshots ORDER BY updated").fetchall()
+        snapshots = db.execute("SELECT pipeline, updated, process, accounts FROM snapshots ORDER BY number").fetchall()
         rows = db.execute(
             "SELECT pipeline, updated, process, account FROM calls WHERE :call IS NULL OR call = :call", {"call": call}
         ).fetchall()
     finally:
         db.close()
     found = {}
-    for pipeline, updated, process, text in snapshots:
+    for pipeline, updated, process, accounts in snapshots:
         left = time.time() - updated > STALE_S or not _is_running(process)
-        for account in json.loads(text):
+        for account in json.loads(accounts):
             if call is None or account["call"] == call:
                 found[pipeline, account["call"], account["started"]] = _seen(account, pipeline, updated, left)
-    for pipeline, updated, _process, text in rows:
-        account = json.loads(text)
+    for pipeline, updated, _process, row in rows:
+        account = json.loads(row)
         found[pipeline, account["call"], account["started"]] = _seen(account, pipeline, updated, True)
     return sorted(found.values(), key=lambda account: account["started"])
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import numpy as np
 import pytest
 from engine_kit import S16_8K, TONE, Kept, Light, Memory, call, make_runner, run
 
 from mediaflow import AudioFormat, Engine, Item, SessionError, Sink, SinkError, Stream, Writer, envelope, websocket
+from mediaflow.delivery import ledger
 from mediaflow.delivery.edge import Edge
 from mediaflow_plugins.source_vobiz import Vobiz
 
@@ -76,6 +79,23 @@ async def test_a_writer_that_cannot_say_what_became_of_the_audio(
     assert bad["failure"]["code"] == "broken" and "ZeroDivisionError" in bad["failure"]["text"]
     assert bad["delivered"] + sum(bad["dropped"].values()) == bad["received"] == 1280
     assert (well["delivered"], well["failure"]) == (1280, None)
+
+
+async def test_an_outcome_that_json_has_no_word_for(tmp_path: Path) -> None:
+    """It is told as text, so that it can be kept, and harms nobody."""
+    kept = Kept()
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await kept.reached["streaming"].wait()
+            kept.writer.outcome = {"path": tmp_path, "size": np.int64(3), "day": date(2026, 11, 1), "more": [1, {2: 3}]}
+            session.push(TONE)
+
+    account = await run(make_runner(tmp_path, act, Memory(kept=kept)))
+    (sink,) = account["sinks"]
+    assert sink["failure"] is None
+    assert sink["outcome"] == {"path": str(tmp_path), "size": "3", "day": "2026-11-01", "more": [1, {"2": 3}]}
+    assert ledger.read(tmp_path)[0]["sinks"] == account["sinks"]
 
 
 @pytest.mark.parametrize("nowait", [True, False])

@@ -1,0 +1,94 @@
+"""What the ledger is told of the calls that live.
+
+To draw up an account takes 8 µs if all that it needs has just been used.  At work it takes ten times that, for then the
+code and what the call is made of come from memory, and no audio moves meanwhile.  A thousand calls a second would be a
+twentieth of a core.  So a call is drawn up within a second if something has happened to it (``Call.changed``): it has
+begun, its sink is open, a note, a loss, a failure, its end.  How far it has come is told every ``STEADY`` seconds::
+
+    round (a second)   1        2        3        4        5        6        7
+    a call             drawn    drawn    –        –        –        asks     drawn
+                       begun    opened                              how far the sink's peer is, which takes a moment
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any, Protocol
+
+import anyio.lowlevel
+
+from .ledger import Ledger, text
+
+STEADY = 5
+"""In how many rounds a call to which nothing happens is drawn up once; 2 at least."""
+
+BATCH = 100
+"""How many accounts are written at a time: enough to make the thread's start cheap, few enough to be over soon."""
+
+
+class Call(Protocol):
+    """A call that lives."""
+
+    changed: bool
+    """True if more has happened to it than that its audio went on; at first, it has begun."""
+
+    turn: int
+    """Which of ``STEADY`` rounds is its own; -1 at first."""
+
+    def account(self) -> dict[str, Any]:
+        """Return the account as it stands."""
+
+    def confirm(self) -> None:
+        """Have its sinks find out how much is delivered."""
+
+
+class Snapshots:
+    """Draws up the accounts of ``calls`` and brings them to the ledger: a round for each ``update``."""
+
+    def __init__(self, ledger: Ledger, calls: Mapping[str, Call]) -> None:
+        self._ledger, self._calls = ledger, calls
+        self._round = 0
+        self._turns = cycle(range(STEADY))
+        self._keeps = False  # whether there is something on the disk
+
+    async def update(self) -> None:
+        """Write the accounts that are due; raise sqlite3.Error if they do not come to be on the disk.
+
+        They are drawn up one by one with the loop at work in between: ten in a row were seen in the latency of 100
+        calls (p99 0.20 instead of 0.14 ms).
+        """
+        self._round += 1
+        try:
+            drawn: list[bytes] = []
+            for call in list(self._calls.values()):
+                if not self._is_due(call):
+                    continue
+                if len(drawn) == BATCH:
+                    await self._write(drawn, 0)
+                    drawn = []
+                drawn.append(text(call.account()))
+                await anyio.lowlevel.checkpoint()
+            # What is older was drawn up anew since, or is over.
+            await self._write(drawn, self._round - STEADY if self._calls else self._round)
+        except BaseException:
+            for call in self._calls.values():
+                call.changed = True
+            raise
+
+    def _is_due(self, call: Call) -> bool:
+        if call.turn < 0:
+            call.turn = next(self._turns)
+        rest = (call.turn - self._round) % STEADY
+        if call.changed or rest == 0:
+            call.changed = False
+            return True
+        if rest == 1:
+            call.confirm()
+        return False
+
+    async def _write(self, accounts: list[bytes], superseded: int) -> None:
+        if accounts or (self._keeps and not self._calls):
+            self._keeps = True
+            await self._ledger.snapshot(self._round, accounts, superseded)
+            self._keeps = superseded < self._round
