@@ -33,7 +33,9 @@ from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
 DISTURBED, TRIES = 0.02, 3
 """A step of a ramp that failed is tried again if others had more than this share of the bridge's core."""
 
-WARM_S = 0.5
+WARM_S, SETTLE_S = 0.5, 2.0
+"""For how long is played before: that processes are warm, and, for latency, that calls have begun some time ago."""
+
 SATURATED_CALLS = 64
 
 
@@ -135,10 +137,10 @@ def running(row: Row, tls: bool = False) -> Iterator[Run]:
                 yield Run(row, server, load)
 
 
-def _window(run: Run, record: Record, seconds: float, *, saturated: bool) -> Record:
+def _window(run: Run, record: Record, seconds: float, *, saturated: bool = False, warm_s: float = WARM_S) -> Record:
     """Play for some seconds, and for a moment before; put down what was seen."""
     play = run.load.saturated if saturated else run.load.paced
-    play(WARM_S)
+    play(warm_s)
     before, theirs = run.server.cpu_s(), run.server.of_others_s()
     window = play(seconds)
     used = run.server.cpu_s() - before
@@ -175,7 +177,7 @@ def paced(row: Row, seconds: float = 4.0, calls: int = 100) -> Record:
     """Measure latency, and processor time with its wake-ups."""
     with running(row) as run:
         run.open(calls)
-        record = _window(run, Record("paced", row.name, calls), seconds, saturated=False)
+        record = _window(run, Record("paced", row.name, calls), seconds, warm_s=SETTLE_S)
         record.faults = run.load.stop().faults
     return record
 
@@ -196,7 +198,7 @@ def ramp(row: Row, numbers: Sequence[int], seconds: float = 3.0) -> list[Record]
         for number in numbers:
             run.open(number)
             for _ in range(TRIES):
-                record = _window(run, Record("ramp", row.name, number), seconds, saturated=False)
+                record = _window(run, Record("ramp", row.name, number), seconds)
                 if passed(record) or (record.others or 0) < DISTURBED:
                     break
             records.append(record)
