@@ -281,7 +281,9 @@ class Writer(ABC):
     writer is used by itself the work is done at once."""
 
     outcome: Mapping[str, Any] = {}
-    """What became of the audio (a path, a session id, a status), for the ledger and for people."""
+    """What became of the audio (a path, a session id, a status), for the ledger and for people.
+
+    The ledger keeps JSON, and tells what that has no word for as text."""
 
     @property
     @abstractmethod

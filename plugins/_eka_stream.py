@@ -1,11 +1,10 @@
 """What ``eka_raw`` and ``eka_json`` share: the stream of a session as a sink.
 
 ``delivered`` follows the pongs: the peer answers a ping once it has read what came before it, so the pong says that it
-holds this much.  Whoever asks for ``delivered``, as the ledger does every second, hears what is known and causes the
+holds this much.  Whoever asks for ``delivered``, as the ledger does now and then, hears what is known and causes the
 next ping, so that a stream needs neither a task nor a timer for it.  The ping leaves with the next audio, or when one
-asks again.  At the end the close by the service is the receipt
-for the rest; where it does not come in ``close_timeout_s`` the result is fetched all the same, and the sink says
-``not-closed``.
+asks again.  At the end the close by the service is the receipt for the rest; where it does not come in
+``close_timeout_s`` the result is fetched all the same, and the sink says ``not-closed``.
 """
 
 from __future__ import annotations
