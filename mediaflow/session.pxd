@@ -24,7 +24,7 @@ cdef class LiveSession:
     cdef bint _sinks_done
     cdef readonly object stream, plan, finished
     cdef public bint changed
-    cdef public long long turn
+    cdef public long long due
     cdef readonly double started
     cdef public str error
     cdef public dict settled

@@ -87,7 +87,7 @@ class LiveSession:
         self._format, self._sample_bytes = stream.format, stream.format.sample_bytes
         self._pipeline = pipeline.name
         self.started = time.time()
-        self.changed, self.turn = True, -1
+        self.changed, self.due = True, 0
         """For ``delivery.snapshots``."""
         self.finished = Latch()
         """Set by the runner when every sink is done and the ledger is written."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mediaflow.delivery.ledger import FILE, Ledger, read
-from mediaflow.delivery.snapshots import BATCH, STEADY, Snapshots
+from mediaflow.delivery.snapshots import BATCH, EASY, STEADY, Snapshots
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ class Call:
     """A call whose account says how often it was drawn up, and how often the sinks had been asked by then."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.changed, self.turn = name, True, -1
+        self.name, self.changed, self.due = name, True, 0
         self.times = self.asked = 0
 
     def account(self) -> dict[str, object]:
@@ -63,11 +63,15 @@ def kept(folder: Path) -> int:
         return int(db.execute("SELECT count(*) FROM snapshots").fetchone()[0])
 
 
+MANY = EASY * STEADY
+"""Calls, of which each is told in every ``STEADY``-th round."""
+
+
 async def test_what_has_begun_or_changed_is_told_at_once(
     tmp_path: Path, calls: dict[str, Call], snapshots: Snapshots
 ) -> None:
-    """In the next round, once, whoever's turn that is."""
-    begun = add(calls, 3 * STEADY)
+    """In the next round, once; and in its own rounds as ever."""
+    begun = add(calls, MANY)
     await snapshots.update()
     assert set(times(tmp_path).values()) == {1} and len(times(tmp_path)) == len(begun)
     for change in range(2, 2 + STEADY):
@@ -78,24 +82,50 @@ async def test_what_has_begun_or_changed_is_told_at_once(
     assert set(times(tmp_path).values()) == {1 + STEADY, 2}
 
 
-async def test_how_far_a_call_has_come_is_told_now_and_then(
+async def test_how_far_many_calls_have_come_is_told_now_and_then(
     tmp_path: Path, calls: dict[str, Call], snapshots: Snapshots
 ) -> None:
     """Each once in so many rounds, as many in each, its sinks having been asked the round before."""
-    begun = add(calls, 3 * STEADY)
+    begun = add(calls, MANY)
     await snapshots.update()
-    for _ in range(2):
-        told: Counter[int] = Counter()
-        for _ in range(STEADY):
-            before, asked = times(tmp_path), [call.asked for call in begun]
-            await snapshots.update()
-            now = times(tmp_path)
-            assert len(now) == len(begun)
-            told[sum(now[name] - before[name] for name in now)] += 1
-            for call, number in zip(begun, asked, strict=True):
-                assert call.asked - number == ((call.turn - snapshots._round) % STEADY == 1)
-        assert told == {3: STEADY}
-    assert {account["asked"] for account in read(tmp_path)} <= {1, 2, 3}
+    drawn, asked = [], []
+    for _ in range(2 * STEADY):
+        before = {call: (call.times, call.asked) for call in begun}
+        await snapshots.update()
+        drawn.append({call.name for call in begun if call.times > before[call][0]})
+        asked.append({call.name for call in begun if call.asked > before[call][1]})
+    assert [len(names) for names in drawn] == [EASY] * 2 * STEADY
+    assert {call.times for call in begun} == {3}
+    assert asked[:-1] == drawn[1:]
+
+
+@pytest.mark.parametrize(
+    ("number", "rounds"), [(1, 1), (EASY - 1, 1), (EASY, 2), (3 * EASY - 1, 3), (MANY, STEADY), (2 * MANY, STEADY)]
+)
+async def test_few_calls_are_told_more_often(
+    tmp_path: Path, calls: dict[str, Call], snapshots: Snapshots, number: int, rounds: int
+) -> None:
+    """Every round while they are few."""
+    begun = add(calls, number)
+    for _ in range(1 + 60):
+        await snapshots.update()
+    assert {call.times for call in begun} == {1 + 60 // rounds}
+    assert times(tmp_path) == {call.name: call.times for call in begun}
+
+
+async def test_a_number_of_calls_that_changes(tmp_path: Path, calls: dict[str, Call], snapshots: Snapshots) -> None:
+    """However that makes rounds more or less frequent, no call is gone from the disk while it lives."""
+    chance = random.Random(5)
+    for _ in range(300):
+        if chance.random() < 0.5:
+            calls.update(
+                {f"x{n}": Call(f"x{n}") for n in [chance.randrange(10**9) for _ in range(chance.choice([1, 40]))]}
+            )
+        for name in list(calls):
+            if chance.random() < 0.15:
+                del calls[name]
+        await snapshots.update()
+        assert calls.keys() <= times(tmp_path).keys()
 
 
 async def test_calls_that_are_over_are_dropped(tmp_path: Path, calls: dict[str, Call], snapshots: Snapshots) -> None:
@@ -103,10 +133,10 @@ async def test_calls_that_are_over_are_dropped(tmp_path: Path, calls: dict[str, 
     add(calls, 2)
     await snapshots.update()
     del calls["c0"]
-    for _ in range(2 * STEADY):
+    for _ in range(STEADY):
         await snapshots.update()
     assert times(tmp_path).keys() == {"c1"}
-    assert kept(tmp_path) == 1
+    assert kept(tmp_path) == STEADY
     calls.clear()
     await snapshots.update()
     assert kept(tmp_path) == 0
