@@ -63,8 +63,8 @@ async def certifier(patience_s: float = 20.0, speed: float | Literal["max"] = "m
 # --- Our own pipelines
 
 
-def shipped(eka_url: str, json_mode: bool) -> Pipeline:
-    """Load the shipped pipeline, with less patience for the carrier's return and, if wanted, the other way to Eka."""
+def shipped(eka_url: str, json_mode: bool, reconnect_s: float) -> Pipeline:
+    """Load the shipped pipeline, with that patience for the carrier's return and, if wanted, the other way to Eka."""
     env = {
         "VOBIZ_LISTEN": "ws://127.0.0.1:0/vobiz",
         "EKA_BASE_URL": eka_url,
@@ -81,15 +81,17 @@ def shipped(eka_url: str, json_mode: bool) -> Pipeline:
     sink: Any = pipeline.sinks[0]
     return msgspec.structs.replace(
         pipeline,
-        source=msgspec.structs.replace(source, reconnect_s=0.2),
+        source=msgspec.structs.replace(source, reconnect_s=reconnect_s),
         sinks=(msgspec.structs.replace(sink, poll_s=0.01),),
     )
 
 
 async def rehearse(chosen: profile.Profile, json_mode: bool = False) -> None:
     """Carry a call through the shipped pipeline: nothing is found, and its own ledger says what the profile wants."""
+    # A carrier that comes back does so at once, but a busy machine may take its time.
+    reconnect_s = 2.0 if "reconnects" in chosen.carrier.quirks else 0.2
     async with certifier() as lab:
-        bridge = Runner(shipped(lab.eka_url, json_mode), PLUGINS)
+        bridge = Runner(shipped(lab.eka_url, json_mode, reconnect_s), PLUGINS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bridge.run)
             await bridge.up.wait()
