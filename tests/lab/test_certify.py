@@ -100,9 +100,15 @@ async def rehearse(chosen: profile.Profile, json_mode: bool = False) -> None:
                 verdict = await lab.certify(chosen)
                 await bridge.over(1)
             bridge.stop()
-    assert verdict.flaws == ()
     (account,) = bridge.accounts
     assert account["status"] == chosen.expect.ends
+    # Where the carrier's clock begins anew, only ours says how long it was gone: nothing, unless the machine is busy.
+    gone = {
+        track: figures["concealed"].get("reconnect", 0) * 1000 / account["sample_rate"]
+        for track, figures in account["tracks"].items()
+        if "restarts_clock" in chosen.carrier.quirks
+    }
+    assert [flaw for flaw in verdict.flaws if flaw.kind != "shift" or flaw.ms != gone.get(flaw.track)] == []
     for figures in account["tracks"].values():
         assert sum(figures["concealed"].values()) * 1000 / account["sample_rate"] >= chosen.expect.gaps_ms
 
