@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import stamina
 from anyio.abc import SocketAttribute
 from anyio.streams.text import TextReceiveStream
 
-from mediaflow import SinkError, SourceError, config, plugins
+from mediaflow import SinkError, SourceError, config, intake, plugins
 from mediaflow.config import Pipeline
 from mediaflow.lab import certify, profile
 from mediaflow.lab.certify import Certifier, certifying
@@ -100,24 +101,23 @@ async def rehearse(chosen: profile.Profile, json_mode: bool = False) -> None:
                 verdict = await lab.certify(chosen)
                 await bridge.over(1)
             bridge.stop()
+    assert verdict.flaws == ()
     (account,) = bridge.accounts
     assert account["status"] == chosen.expect.ends
-    # Where the carrier's clock begins anew, only ours says how long it was gone: nothing, unless the machine is busy.
-    gone = {
-        track: figures["concealed"].get("reconnect", 0) * 1000 / account["sample_rate"]
-        for track, figures in account["tracks"].items()
-        if "restarts_clock" in chosen.carrier.quirks
-    }
-    assert [flaw for flaw in verdict.flaws if flaw.kind != "shift" or flaw.ms != gone.get(flaw.track)] == []
     for figures in account["tracks"].values():
         assert sum(figures["concealed"].values()) * 1000 / account["sample_rate"] >= chosen.expect.gaps_ms
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("name", profile.names())
-async def test_our_pipeline_passes(name: str) -> None:
+async def test_our_pipeline_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every profile against the pipeline as it is shipped."""
-    await rehearse(load(name))
+    chosen = load(name)
+    if "restarts_clock" in chosen.carrier.quirks:
+        # Only our clock says then how long the carrier was gone: for no time, however busy the machine is.
+        now = time.monotonic()
+        monkeypatch.setattr(intake, "monotonic", lambda: now)
+    await rehearse(chosen)
 
 
 # What differs by backend is how sockets break and come back, and how a sink fails.
