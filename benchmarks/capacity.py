@@ -42,7 +42,7 @@ How many calls one core carries, and what a frame costs, beside bridges that do 
 A load in C plays calls as Vobiz does (nested `start`, one JSON message of µ-law per 20 ms, masked) and is EkaScribe's
 WebSocket as well. The bridge under test runs on one core, the load on the other, all over loopback. In each round every
 bridge has its turn; figures are medians over the rounds, ratios the medians of the ratios within a round. How many
-rounds there were stands above each table.
+rounds there were stands above each table. {awake}
 
 Every block of 20 ms that arrives is compared, byte by byte, with what must come of the block that is due; one that is
 not due is looked up, and counted as lost, doubled, foreign or damaged. The ends of all calls are checked. *All right*
@@ -80,6 +80,10 @@ NOT_MEASURED = """\
 """
 
 
+AWAKE = """\
+Neither core ever sleeps, for something of the lowest class runs in
+every pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured."""
+ASLEEP = "A core with nothing to do sleeps."
 QUIET = "The bridges had their core to themselves."
 DISTURBED = """\
 **The machine was not quiet**: for {others:.0%} of the time something else had the core of the bridge.
@@ -97,6 +101,7 @@ def render(document: Document) -> str:
             system=document.system,
             versions=", ".join(f"{name} {number}" for name, number in document.versions.items()),
             missing=", ".join(document.missing) or "nothing",
+            awake=AWAKE if document.awake else ASLEEP,
             quiet=QUIET if others < modes.DISTURBED else DISTURBED.format(others=others),
         ),
         f"## {goals.title}\n\n{load_report.markdown(goals)}\n",

@@ -33,6 +33,8 @@ class Document(msgspec.Struct):
     records: list[Record] = []
     stages: dict[str, float] = {}
     stage_rounds: int = 0
+    awake: bool = False
+    """Whether the cores were kept awake."""
 
     def of(self, mode: str, row: str | None = None, *, tls: bool = False, calls: int | None = None) -> list[Record]:
         """Return the records of one row, or all, in one mode, in the order of the rounds."""

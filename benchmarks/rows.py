@@ -213,6 +213,12 @@ def coalescing(message_ms: int) -> Row:
     return _mediaflow(MEDIAFLOW, lambda place: [*RUN, pipeline(place, _filled(message_ms))], message_ms)
 
 
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, user and system, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Server(NamedTuple):
     """A bridge that runs."""
 
@@ -226,11 +232,7 @@ class Server(NamedTuple):
 
     def cpu_s(self) -> float:
         """Return the processor time it has used, user and system, in seconds."""
-        ticks = 0
-        for pid in self.processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_s, self.processes()))
 
     def of_others_s(self) -> float:
         """Return for how long others have had its core, in seconds: other processes, and the hypervisor."""
