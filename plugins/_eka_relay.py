@@ -129,8 +129,9 @@ class Relay(eka.Quota, Writer):
     def delivered(self) -> int:
         delivered = 0
         for part in self._parts:
-            delivered += part.writer.delivered
-            if part.writer.delivered < part.given:
+            confirmed = part.writer.delivered  # once: who asks again at once has the question sent by itself
+            delivered += confirmed
+            if confirmed < part.given:
                 break  # never the last one, whose figure is still open
         return delivered
 

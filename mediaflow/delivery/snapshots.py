@@ -57,20 +57,23 @@ class Snapshots:
     async def update(self) -> None:
         """Write the accounts that are due; raise sqlite3.Error if they do not come to be on the disk.
 
-        They are drawn up one by one with the loop at work in between: ten in a row were seen in the latency of 100
-        calls (p99 0.20 instead of 0.14 ms).
+        Calls are drawn up, and asked, one by one with the loop at work in between: ten in a row were seen in the
+        latency of 100 calls (p99 0.20 instead of 0.14 ms), and so were twenty pings (2.3 ms without a frame).
         """
         self._round += 1
         rounds = min(STEADY, 1 + len(self._calls) // EASY)
         try:
             drawn: list[bytes] = []
             for call in list(self._calls.values()):
-                if not self._is_due(call, rounds):
+                if self._is_due(call, rounds):
+                    if len(drawn) == BATCH:
+                        await self._write(drawn, 0)
+                        drawn = []
+                    drawn.append(text(call.account()))
+                elif call.due == self._round + 1:
+                    call.confirm()
+                else:
                     continue
-                if len(drawn) == BATCH:
-                    await self._write(drawn, 0)
-                    drawn = []
-                drawn.append(text(call.account()))
                 await anyio.lowlevel.checkpoint()
             # What is older was drawn up anew since, or is over.
             await self._write(drawn, self._round - STEADY if self._calls else self._round)
@@ -85,8 +88,6 @@ class Snapshots:
         elif call.due <= self._round:
             call.due = self._round + rounds
         elif not call.changed:
-            if call.due == self._round + 1:
-                call.confirm()
             return False
         call.changed = False
         return True

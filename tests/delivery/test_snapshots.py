@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from mediaflow.delivery.ledger import FILE, Ledger, read
@@ -97,6 +99,30 @@ async def test_how_far_many_calls_have_come_is_told_now_and_then(
     assert [len(names) for names in drawn] == [EASY] * 2 * STEADY
     assert {call.times for call in begun} == {3}
     assert asked[:-1] == drawn[1:]
+
+
+async def test_the_loop_is_at_work_between_two_calls(
+    calls: dict[str, Call], snapshots: Snapshots, anyio_backend_name: str
+) -> None:
+    """Neither the accounts nor the questions of a round are one block in which no audio moves."""
+    begun = add(calls, MANY)
+    steps = []
+
+    async def watch() -> None:
+        before = 0
+        while True:
+            done = sum(call.times + call.asked for call in begun)
+            steps.append(done - before)
+            before = done
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        for _ in range(1 + STEADY):
+            await snapshots.update()
+        tasks.cancel_scope.cancel()
+    assert sum(steps) == MANY * 3
+    assert max(steps) == (2 if anyio_backend_name == "trio" else 1)  # it goes last in one round and first in the next
 
 
 @pytest.mark.parametrize(

@@ -187,11 +187,13 @@ class Kept(PartWriter):
     def __init__(self, nowait: bool = True) -> None:
         self.audio = bytearray()
         self.confirmed: int | None = None
+        self.asked = 0
         self._nowait = nowait
         self.put = self._keep
 
     @property
     def delivered(self) -> int:
+        self.asked += 1
         return len(self.audio) // 2 if self.confirmed is None else self.confirmed
 
     def write_nowait(self, item: Item) -> bool:
@@ -361,6 +363,18 @@ async def test_what_is_in_doubt_ends_what_is_delivered() -> None:
         assert (relay.delivered, second.delivered) == (100, 32000 - LAST)
         first.confirmed = LAST
         assert relay.delivered == 32000
+
+
+async def test_a_session_is_asked_once() -> None:
+    """A stream that is asked twice sends its question by itself, instead of with the next audio."""
+    line = Line()
+    async with line.relay() as relay:
+        for item in told(4):
+            if not relay.write_nowait(item):
+                await relay.write(item)
+        before = [writer.asked for writer in line.writers]
+        assert relay.delivered
+        assert [writer.asked for writer in line.writers] == [each + 1 for each in before]
 
 
 class Sessions(Sink, frozen=True, kw_only=True):
