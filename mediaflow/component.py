@@ -265,6 +265,16 @@ async def _at_once(work: Callable[[], Coroutine[Any, Any, None]], /) -> None:
     await work()
 
 
+class Lose(Protocol):
+    """Has samples booked as lost; see ``Writer.lose``."""
+
+    def __call__(self, samples: int, reason: str, /) -> None: ...
+
+
+def _unbooked(samples: int, reason: str, /) -> None:
+    """Nobody keeps an account where a writer is used by itself."""
+
+
 class Writer(ABC):
     """The running part of a sink, for one stream."""
 
@@ -279,6 +289,12 @@ class Writer(ABC):
     ``note``, does it in a task beside the call, also when the block is left meanwhile.  The sink is not over before it
     is done; what it raises fails the sink, but not before its end; and it is cancelled if the sink is cut off.  Where a
     writer is used by itself the work is done at once."""
+
+    lose: Lose = staticmethod(_unbooked)
+    """Call it, in ``write`` or in work ``aside``, where audio is lost and the call goes on all the same: the next
+    ``samples`` of what was written, behind what is ``delivered``, are booked as dropped for ``reason``.  They are none
+    that ``delivered`` counts later.  Raises ValueError for more than were written and are not delivered.  The engine
+    sets it as it sets ``note``."""
 
     outcome: Mapping[str, Any] = {}
     """What became of the audio (a path, a session id, a status), for the ledger and for people.

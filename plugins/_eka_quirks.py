@@ -4,7 +4,8 @@
     streaming_disabled   refuses sessions for streams, as an installation of one's  ``session-refused``
                          own may
     forgets_stream       knows no stream: accepts it and closes 4000                ``stream-unknown``
-    drops_stream         closes 1011 after ``DROP_S`` of audio                      ``stream-lost``
+    drops_stream         closes 1011 after ``DROP_S`` of audio, unless the session  nothing: it goes on in another
+                         ``continues`` another one                                  session, and books the loss
     never_closes         leaves the stream open behind stop                         ``not-closed``
     slow_storing         reads nothing for ``STORE_S`` at every ``CHUNK_S``         nothing: it arrives later
     short_sessions       says that a session may last ``SHORT_S``, and takes        nothing: they go on in another

@@ -1,4 +1,4 @@
-"""A call that is longer than a session of EkaScribe may be: one session hands over to the next.
+"""A call in several sessions of EkaScribe: one hands over to the next when it is full, or when its stream has broken.
 
 A model takes sessions of a certain length, which the service tells (``lite`` 10 minutes, ``pro`` an hour).  Before a
 session is full the next one is opened, and only when it can take audio the first is closed; that one then finishes,
@@ -15,8 +15,19 @@ at ``HARD``, wherever that is.  A sample is in one session or the other, never i
 While the next session is opened the call's audio waits in front of the sink.  Where it cannot be had, or not within
 ``OPEN_S``, the call stays with the session it has, which may take it all the same.
 
+A stream that has broken cannot be taken up again.  So the call goes on in another session, that of what came through is
+ended beside the call, and has its note::
+
+    session 1   ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▒▒▒▒▒┊ broken                  end → note
+                       confirmed     ┊ what had not left waits
+    session 2                        open, for up to AGAIN_S ───┴▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄ …
+
+What had left and was not confirmed (▒) is lost, or at least in doubt, and is booked so (``Writer.lose``).  A service
+that breaks every stream is not asked for ever: after ``VAIN`` sessions in a row that confirmed nothing the sink fails.
+
 ``delivered`` goes up to the first sample that is in doubt: behind a session that has not confirmed all, what the next
-one holds is not counted.
+one holds is not counted.  Nor is what was lost in a later one booked before, since what is lost is counted on from what
+is delivered.
 """
 
 from __future__ import annotations
@@ -24,6 +35,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -42,6 +54,15 @@ The rest is for what the service may count and we do not: the time from its crea
 OPEN_S = 15.0
 """How long the next session may take to open: half of what waits in front of a sink before anything is dropped."""
 
+LOST = "stream-lost"
+"""The failure that another session helps against."""
+
+AGAIN_S = 60.0
+"""For how long another one is asked for then: as long as all waits that can wait in front of a sink."""
+
+VAIN, VAIN_S = 3, 1.0
+"""How many sessions in a row may break and have confirmed nothing, and how much longer each is waited for."""
+
 
 _NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
@@ -54,6 +75,10 @@ class PartWriter(Writer):
     put: Callable[[bytes], bool]
     """Takes the audio of a frame without waiting; returns False, and has taken nothing, if that cannot be."""
 
+    def rest(self) -> bytes:
+        """Give back what it was given and has not sent."""
+        raise NotImplementedError
+
 
 class Part(ABC):
     """One session of a call; ``before`` is the id of the one before it.
@@ -61,7 +86,7 @@ class Part(ABC):
     No task is kept while audio is written: ``open``, and ``finish`` or ``abort``, may run in different ones.
     """
 
-    __slots__ = ("before", "facts", "given", "number", "session_id", "status", "writer")
+    __slots__ = ("before", "facts", "given", "lost", "number", "session_id", "status", "writer")
 
     def __init__(self, number: int, before: str) -> None:
         self.number, self.before = number, before
@@ -69,7 +94,9 @@ class Part(ABC):
         self.facts = _NO_FACTS
         """What else is known of its outcome."""
         self.given = 0
-        """Samples that it was given, once it is closed."""
+        """Samples that it was given, once it is closed; of one that broke, those that it has confirmed."""
+        self.lost = 0
+        """Samples behind those that are lost, and are not booked yet."""
         self.writer: PartWriter
         """Takes the audio, once it is open."""
 
@@ -87,6 +114,10 @@ class Part(ABC):
         """Nothing more will come: return when all is stored and the note is there."""
 
     @abstractmethod
+    async def salvage(self) -> None:
+        """Its stream is broken: return when the note of what came through is there."""
+
+    @abstractmethod
     async def abort(self) -> None:
         """Give up quickly, whatever cancels."""
 
@@ -101,15 +132,16 @@ class Parts(Protocol):
 class Relay(eka.Quota, Writer):
     """Writes a call to one session after the other."""
 
-    __slots__ = ("_call", "_format", "_longest_s", "_parts", "_writer", "aside", "note")
+    __slots__ = ("_call", "_format", "_longest_s", "_parts", "_vain", "_writer", "aside", "lose", "note")
 
     def __init__(self, call: Parts, format: AudioFormat, longest_s: float | None) -> None:
         super().__init__()
-        self.note, self.aside = Writer.note, Writer.aside
+        self.note, self.aside, self.lose = Writer.note, Writer.aside, Writer.lose
         self._call, self._format, self._longest_s = call, format, longest_s
         self.limit = self._hard
         self._writer: PartWriter
         self._parts: list[Part] = []
+        self._vain = 0
 
     # In bytes of the session that is written to, since that is what a frame knows without computing.
 
@@ -131,7 +163,7 @@ class Relay(eka.Quota, Writer):
         for part in self._parts:
             confirmed = part.writer.delivered  # once: who asks again at once has the question sent by itself
             delivered += confirmed
-            if confirmed < part.given:
+            if confirmed < part.given or part.lost:
                 break  # never the last one, whose figure is still open
         return delivered
 
@@ -177,8 +209,13 @@ class Relay(eka.Quota, Writer):
                 await self._hand_over()
 
     async def _write(self, frame: AudioFrame) -> None:
-        await self._writer.write(frame)
         self.given += len(frame.data)
+        try:
+            await self._writer.write(frame)
+        except SinkError as error:
+            if error.code != LOST:
+                raise
+            await self._mend(error)
 
     def _listen(self, item: Item) -> None:
         if isinstance(item, SpeechEnded | Cut):
@@ -214,4 +251,64 @@ class Relay(eka.Quota, Writer):
         last.given = self.given // self._format.sample_bytes
         self._go_on_with(part)
         logger.info("EkaScribe session %s goes on as session %s", last.session_id, part.session_id)
-        await self.aside(last.finish)
+        await self.aside(partial(self._finish, last))
+
+    async def _finish(self, part: Part) -> None:
+        await part.finish()
+        self._book_lost()
+
+    async def _mend(self, failure: SinkError) -> None:
+        """Go on in another session, for the stream of the last one has broken; raise ``failure`` if there is none."""
+        last, rest = self._parts[-1], self._writer.rest()
+        confirmed = self._writer.delivered
+        self._vain = 0 if confirmed else self._vain + 1
+        if self._vain > VAIN:
+            raise failure
+        await anyio.sleep(self._vain * VAIN_S)
+        part = await self._another(failure)
+        last.given = confirmed
+        last.lost = (self.given - len(rest)) // self._format.sample_bytes - confirmed
+        last.facts = {**last.facts, "lost_samples": last.lost}
+        if not confirmed:
+            last.status = "broken"
+        logger.warning(
+            "EkaScribe session %s goes on as session %s, for %s; %d samples are lost or in doubt",
+            last.session_id,
+            part.session_id,
+            failure,
+            last.lost,
+        )
+        self.note("StreamLost", session_id=last.session_id, samples=last.lost)
+        self._go_on_with(part)
+        self._book_lost()
+        await self.aside(last.salvage if confirmed else last.abort)
+        if rest:
+            await self._write(AudioFrame(rest, self._format))
+
+    async def _another(self, failure: SinkError) -> Part:
+        import stamina
+
+        last = self._parts[-1]
+        try:
+            async for attempt in stamina.retry_context(on=_may_pass, attempts=None, timeout=AGAIN_S):
+                with attempt:
+                    part = self._call.part(len(self._parts) + 1, last.session_id)
+                    await part.open()
+                    return part
+        except SinkError as error:
+            raise SinkError(failure.code, f"{failure}; another session could not be had: {error}") from None
+        raise AssertionError("stamina ends by returning or raising")
+
+    def _book_lost(self) -> None:
+        """Have booked what is lost, as far as nothing before it is in doubt."""
+        for part in self._parts:
+            if part.writer.delivered < part.given:
+                break
+            if part.lost:
+                self.lose(part.lost, LOST)
+                part.lost = 0
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether what kept a session from being opened may be over in a moment."""
+    return isinstance(error, SinkError) and error.code in ("unreachable", "stream-refused", LOST)

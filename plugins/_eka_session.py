@@ -12,10 +12,11 @@ How the ways out differ::
     … it is not sure what is      all of it              yes           yes       what is in doubt
       stored
     … the way there broke         —                      quickly       no        why
+    … and the call goes on        —                      yes           yes       what it failed at
     by an exception               ``ABORT_S``            quickly       no        that exception
 
 So audio that arrived is processed even when a call is cut off.  A call that is longer than a session may be is carried
-over several of them (``_eka_relay``), each of which goes this way by itself.
+over several of them (``_eka_relay``), each of which goes this way by itself, and so is one whose stream breaks.
 """
 
 from __future__ import annotations
@@ -261,12 +262,21 @@ class _Part(Part):
             await self._finish()
 
     async def _finish(self) -> None:
-        writer, sink, client = self.writer, self._call.sink, self._call.client
         try:
-            await writer.finish()
+            await self.writer.finish()
         except BaseException:
-            await self._end_quickly(writer.files_sent)
+            await self._end_quickly(self.writer.files_sent)
             raise
+        await self._fetch()
+
+    async def salvage(self) -> None:
+        async with self._call.client:
+            await self.writer.abort()
+            await self._fetch()
+
+    async def _fetch(self) -> None:
+        """End the session, of which all is stored that will be, and keep its result."""
+        writer, sink, client = self.writer, self._call.sink, self._call.client
         writer.ended(await client.end(self.session_id, writer.files_sent))
         self.status = "processing"
         state = await client.result(
@@ -279,8 +289,9 @@ class _Part(Part):
             raise SinkError("result-failed", f"session {self.session_id}: the service could not process the audio")
 
     async def abort(self) -> None:
-        await self.writer.abort()
-        await self._end_quickly(self.writer.files_sent)
+        async with self._call.client:
+            await self.writer.abort()
+            await self._end_quickly(self.writer.files_sent)
 
     async def _end_quickly(self, files_sent: int) -> None:
         with anyio.move_on_after(ABORT_S, shield=True), suppress(SinkError):

@@ -89,6 +89,11 @@ class Session:
         return self.streaming == "no" and self.ended_at is None
 
     @property
+    def continues(self) -> bool:
+        """True if the client says that it goes on where another session has ended."""
+        return "continues" in self.request.additional_data
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What the pipeline is told of the session; the call id only if the client gave one."""
         call_id = self.request.additional_data.get("call_id")

@@ -80,6 +80,9 @@ class _Writer(EkaWriter):
     def write_nowait(self, item: Item) -> bool:
         return not isinstance(item, AudioFrame) or self.put(item.data)
 
+    def rest(self) -> bytes:
+        return self._packer.rest()
+
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
             self._packer.keep(item.data)

@@ -231,7 +231,7 @@ class _Reader:
             self._stored_s = seconds
             self._engine.count("quirk-slow_storing")
             await anyio.sleep(eka_quirks.STORE_S)
-        if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S:
+        if "drops_stream" in self._quirks and seconds >= eka_quirks.DROP_S and not self._session.continues:
             self._end(NOT_STORED, "dropped, as it was told to be")
             return True
         if "short_sessions" in self._quirks and seconds > eka_quirks.SHORT_S:

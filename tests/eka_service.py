@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     token: str = "t0ken"
     login_status: int = 200
     create_status: int = 201
+    create_again: int = 201
     upload_url: str = ""
     wait: bool = False
     """Do not read, or with ``close_at`` do not close, before ``go_on``."""
@@ -78,8 +79,9 @@ class Service:
         if path == "/voice/v1/sessions":
             self.log.append("create")
             self.created = body
-            if plan.create_status != 201:
-                return plan.create_status, {"error": {"code": "invalid_template", "message": "a message"}}
+            status = plan.create_status if self.log.count("create") == 1 else plan.create_again
+            if status != 201:
+                return status, {"error": {"code": "invalid_template", "message": "a message"}}
             return 201, {
                 "session_id": "ses_1",
                 "status": "created",

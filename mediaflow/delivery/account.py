@@ -174,6 +174,10 @@ class _Runs:
         if not self.runs:
             self._last = None
 
+    def total(self) -> int:
+        """Count the samples."""
+        return sum(run.end - run.start for run in self.runs)
+
     def real(self, concealed: Mapping[str, Sequence[Span]]) -> int:
         """Count the samples that are not concealed."""
         return sum(
@@ -222,6 +226,17 @@ class SinkAccount:
         self._gather()
         self._written.move(newly, self._delivered)
 
+    def lose(self, samples: int, reason: str) -> None:
+        """Book the next ``samples`` that were written, behind those that are delivered, as dropped for ``reason``.
+
+        Raises ValueError for more than there are.
+        """
+        self._gather()
+        if not 0 <= samples <= self._written.total():
+            raise ValueError(f"{samples} samples cannot be lost: {self._written.total()} are written and not delivered")
+        if samples:
+            self._written.move(samples, self._dropped.setdefault(reason, _Runs()))
+
     @property
     def is_delivered(self) -> bool:
         """True if all that was written is delivered."""
@@ -233,8 +248,7 @@ class SinkAccount:
         self._closed = reason
         self._gather()
         if self._written.runs:
-            undelivered = self._dropped.setdefault(reason, _Runs())
-            self._written.move(sum(run.end - run.start for run in self._written.runs), undelivered)
+            self._written.move(self._written.total(), self._dropped.setdefault(reason, _Runs()))
 
     def figures(self, source: Timeline) -> dict[str, Any]:
         """Return the totals, given what the source has brought so far."""

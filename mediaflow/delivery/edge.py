@@ -175,6 +175,12 @@ class Edge:
             except Exception as error:  # whoever asks, asks for all calls
                 self._misspoke(error)
 
+    def _book_lost(self, samples: int, reason: str) -> None:
+        """Book what the writer has given up (``Writer.lose``)."""
+        self.confirm()
+        self.account.lose(samples, reason)
+        self._owner.changed = True
+
     @property
     def outcome(self) -> dict[str, Any]:
         """What the writer says that has become of the audio; what JSON has no word for, a path or a date, as text."""
@@ -251,7 +257,7 @@ class Edge:
             await anyio.lowlevel.checkpoint_if_cancelled()  # one that was stopped already is not opened
             block = self._sink.open(self._stream, self._format, self._tracks)
             writer = await block.__aenter__()
-            writer.note, writer.aside = self._owner.note, self._run_aside
+            writer.note, writer.aside, writer.lose = self._owner.note, self._run_aside, self._book_lost
             self._block, self._writer = block, writer
             self._owner.changed = True
         try:

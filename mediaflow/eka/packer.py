@@ -61,6 +61,12 @@ class Packer:
         self._pieces.append(data)
         self.waiting += len(data)
 
+    def rest(self) -> bytes:
+        """Let go of all that waits, and return it."""
+        rest = b"".join(self._pieces)
+        self._go_on(0, b"")
+        return rest
+
     def head(self) -> bytes:
         """Return the next message, as far as there is one; ``sent_head`` tells that it is on its way."""
         return b"".join(self._pieces)[: self.size]

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
 from mediaflow import AudioFormat, AudioFrame
@@ -115,13 +116,13 @@ def settle(account: SinkAccount, timeline: Timeline) -> dict[str, Any]:
 
 @given(
     fates=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["write", "full", "lost"])), min_size=1, max_size=40),
-    confirms=st.lists(st.integers(0, 1200), max_size=5),
+    steps=st.lists(st.tuples(st.sampled_from(["confirm", "lose"]), st.integers(0, 400)), max_size=6),
     data=st.data(),
 )
 def test_every_sample_has_exactly_one_fate(
-    fates: list[tuple[int, str]], confirms: list[int], data: st.DataObject
+    fates: list[tuple[int, str]], steps: list[tuple[str, int]], data: st.DataObject
 ) -> None:
-    """Whatever is written, dropped and confirmed, the totals are those of a list that holds each sample's fate."""
+    """Whatever is written, dropped, confirmed and lost, the totals are those of a list that holds each sample's fate."""
     total = sum(length for length, _ in fates)
     timeline = Timeline({"inbound": Span(0, total)}, {"inbound": data.draw(spans(0, total))})
     concealed = {p for span in timeline.concealed["inbound"] for p in range(span.start, span.end)}
@@ -139,16 +140,23 @@ def test_every_sample_has_exactly_one_fate(
             slow[fate] += sum(p not in concealed for p in range(position, position + length))
         position += length
         settle(account, timeline)
-    confirmed = 0
-    for confirm in confirms:
-        confirmed = min(max(confirmed, confirm), len(written))
-        account.confirm(confirmed)
+    confirmed = delivered = 0
+    for step, number in steps:
+        taken = [written.pop(0) for _ in range(min(number, len(written)))]
+        real = sum(p not in concealed for p in taken)
+        if step == "confirm":
+            confirmed += len(taken)
+            account.confirm(confirmed)
+            delivered += real
+        else:
+            account.lose(len(taken), "broken")
+            slow["broken"] += real
         settle(account, timeline)
     account.close("end")
-    slow["end"] += sum(p not in concealed for p in written[confirmed:])
+    slow["end"] += sum(p not in concealed for p in written)
 
     figures = settle(account, timeline)
-    assert figures["delivered"] == sum(p not in concealed for p in written[:confirmed])
+    assert figures["delivered"] == delivered
     assert figures["dropped"] == {fate: count for fate, count in slow.items() if count}
     assert sum(figures["concealed"].values()) == len(concealed)
     assert figures["spooled"] == 0
@@ -160,6 +168,18 @@ def test_what_is_under_way_is_spooled() -> None:
     account.write(frame(0, 60))
     account.confirm(20)
     assert settle(account, Timeline({"inbound": Span(0, 100)}, {}))["spooled"] == 80
+
+
+@pytest.mark.parametrize("samples", [-1, 41])
+def test_more_than_there_is_cannot_be_lost(samples: int) -> None:
+    """What is delivered already is not lost any more."""
+    account = SinkAccount(FORMAT, ())
+    account.write(frame(0, 60))
+    account.confirm(20)
+    with pytest.raises(ValueError, match=f"{samples} samples cannot be lost: 40 are written and not delivered"):
+        account.lose(samples, "broken")
+    account.lose(40, "broken")
+    assert settle(account, Timeline({"inbound": Span(0, 60)}, {}))["dropped"] == {"broken": 40}
 
 
 def test_audio_that_a_transform_made_is_no_deficit() -> None:

@@ -98,6 +98,30 @@ async def test_an_outcome_that_json_has_no_word_for(tmp_path: Path) -> None:
     assert ledger.read(tmp_path)[0]["sinks"] == account["sinks"]
 
 
+async def test_what_a_writer_gives_up(tmp_path: Path, kind: type[Memory]) -> None:
+    """It is booked behind what is delivered, the call goes on, and more than there is breaks the sink."""
+    kept = Kept(hold=2 * 640)
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", S16_8K)) as session:
+            await kept.reached["streaming"].wait()
+            await session.send(TONE)
+            await session.send(TONE)
+            kept.writer.confirmed = 100  # type: ignore[attr-defined]
+            session.changed = False  # type: ignore[attr-defined]
+            kept.writer.lose(50, "torn")
+            assert session.changed  # type: ignore[attr-defined]
+            account = session.account()["sinks"][0]  # type: ignore[attr-defined]
+            assert (account["delivered"], account["dropped"]) == (100, {"torn": 50})
+            with pytest.raises(ValueError, match="1131 samples cannot be lost: 1130 are written"):
+                kept.writer.lose(1131, "torn")
+            kept.writer.confirmed = 1230  # type: ignore[attr-defined]
+
+    account = await run(make_runner(tmp_path, act, kind(kept=kept)))
+    assert account["status"] == "complete"
+    assert (account["sinks"][0]["delivered"], account["sinks"][0]["dropped"]) == (1230, {"torn": 50})
+
+
 @pytest.mark.parametrize("nowait", [True, False])
 async def test_order_is_kept_between_the_inline_way_and_the_queue(
     tmp_path: Path, kind: type[Memory], nowait: bool

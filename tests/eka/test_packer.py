@@ -55,3 +55,12 @@ def test_what_waits_is_taken_by_hand() -> None:
     assert packer.head() == packer.head() == b"abcd"
     packer.sent_head(4)
     assert (packer.head(), packer.sent, packer.waiting) == (b"efgh", 4, 4)
+
+
+def test_what_waits_is_given_back() -> None:
+    """All of it, once, and it does not count as sent."""
+    packer = Packer(lambda message: False, 4)
+    packer.keep(b"abc")
+    packer.keep(b"defgh")
+    assert (packer.rest(), packer.rest(), packer.sent, packer.waiting) == (b"abcdefgh", b"", 0, 0)
+    assert packer.put(b"ij") and packer.rest() == b"ij"

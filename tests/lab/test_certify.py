@@ -91,7 +91,9 @@ async def rehearse(chosen: profile.Profile, json_mode: bool = False) -> None:
     """Carry a call through the shipped pipeline: nothing is found, and its own ledger says what the profile wants."""
     # A carrier that comes back does so at once, but a busy machine may take its time.
     reconnect_s = 2.0 if "reconnects" in chosen.carrier.quirks else 0.2
-    async with certifier() as lab:
+    # A stream can be gone on with only while there is audio to go on with, so the call must last longer than the news.
+    speed: float | Literal["max"] = 2.0 if "drops_stream" in chosen.service.quirks else "max"
+    async with certifier(speed=speed) as lab:
         bridge = Runner(shipped(lab.eka_url, json_mode, reconnect_s), PLUGINS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bridge.run)

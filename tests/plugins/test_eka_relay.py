@@ -1,12 +1,15 @@
-"""Calls that are longer than a session may be: handed over with nothing lost, by every sink, with an exact ledger."""
+"""Calls in several sessions: handed over with nothing lost, and gone on with where a stream breaks; an exact ledger."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -74,9 +77,10 @@ class SlowEngine(RecordingEngine):
 
 @asynccontextmanager
 async def ingest(*quirks: str, engine: RecordingEngine | None = None) -> AsyncIterator[tuple[RecordingEngine, str]]:
-    """Run a service that takes sessions of three seconds and no more, and fail after twenty."""
+    """Run a service that behaves so, by itself takes sessions of three seconds and no more; fail after twenty."""
     engine = engine or RecordingEngine()
-    source = EkaIngest(listen="http://127.0.0.1:0", quirks=("short_sessions", *quirks))  # type: ignore[arg-type]
+    quirks = quirks or ("short_sessions",)
+    source = EkaIngest(listen="http://127.0.0.1:0", quirks=quirks)  # type: ignore[arg-type]
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.serve, engine)
@@ -165,7 +169,7 @@ async def test_a_path_without_the_session_holds_several_notes(tmp_path: Path) ->
 
 async def test_an_early_session_that_fails_is_told_at_the_end(tmp_path: Path) -> None:
     """The call goes on in the next one, and what the service could not make a note of is the sink's failure."""
-    async with ingest("result_failed") as (engine, url):
+    async with ingest("short_sessions", "result_failed") as (engine, url):
         sink = make_sink("json", url, tmp_path)
         runner = make_runner(tmp_path, call(*[SECOND] * 4), sink, transforms=[Mix()])
         await runner.run()
@@ -182,12 +186,13 @@ PCM = AudioFormat("s16le", 8000)
 
 
 class Kept(PartWriter):
-    """Keeps what it is given and confirms what it is told to."""
+    """Keeps what it is given and confirms what it is told to; takes no more than ``most`` bytes, and then breaks."""
 
-    def __init__(self, nowait: bool = True) -> None:
+    def __init__(self, nowait: bool = True, most: float = inf) -> None:
         self.audio = bytearray()
         self.confirmed: int | None = None
         self.asked = 0
+        self._most, self._waiting = most, b""
         self._nowait = nowait
         self.put = self._keep
 
@@ -200,20 +205,29 @@ class Kept(PartWriter):
         return self.put(item.data) if isinstance(item, AudioFrame) else self._nowait
 
     def _keep(self, pcm: bytes) -> bool:
-        if self._nowait:
+        taken = self._nowait and len(self.audio) + len(pcm) <= self._most
+        if taken:
             self.audio += pcm
-        return self._nowait
+        return taken
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            self.audio += item.data
+            self._waiting = item.data
+            if len(self.audio) + len(item.data) > self._most:
+                raise SinkError("stream-lost", "the stream was closed early")
+            self.audio += self.rest()
+
+    def rest(self) -> bytes:
+        rest, self._waiting = self._waiting, b""
+        return rest
 
 
 class Line:
     """Sessions that are writers, numbered.
 
     Those in ``refused`` cannot be had, those in ``hangs`` take for ever to be had, those in ``fails`` end badly, and
-    the first does not end before the event ``note``.
+    the first does not end before the event ``note``.  ``breaks`` says of some how many samples they take, and how many
+    they have confirmed when they break.
     """
 
     def __init__(
@@ -223,10 +237,13 @@ class Line:
         hangs: Sequence[int] = (),
         fails: Sequence[int] = (),
         note: anyio.Event | None = None,
+        breaks: Mapping[int, tuple[int, int]] = MappingProxyType({}),
     ) -> None:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
         self.aborted: list[int] = []
+        self.salvaged: list[int] = []
+        self.breaks = breaks
         self.opened: Callable[[], None] = lambda: None
         self.nowait, self.refused, self.hangs, self.fails, self.note = nowait, refused, hangs, fails, note
 
@@ -271,7 +288,9 @@ class _Part(Part):
         if self.number in self._line.refused:
             raise SinkError("session-refused", "no more of them")
         self.session_id, self.status = f"s{self.number}", "completed"
-        kept = self.writer = Kept(self._line.nowait)
+        most, confirmed = self._line.breaks.get(self.number, (inf, None))
+        kept = self.writer = Kept(self._line.nowait, 2 * most)
+        kept.confirmed = confirmed
         self._line.writers.append(kept)
         self._line.opened()
 
@@ -285,6 +304,11 @@ class _Part(Part):
         self._line.ended.append(self.number)
         if self.number in self._line.fails:
             raise SinkError("end-refused", f"session {self.number}")
+
+    async def salvage(self) -> None:
+        self._line.salvaged.append(self.number)
+        if self.number in self._line.fails:
+            raise SinkError("result-failed", f"session {self.number}")
 
     async def abort(self) -> None:
         self._line.aborted.append(self.number)
@@ -501,3 +525,170 @@ async def test_leaving_by_an_exception_ends_every_session() -> None:
             raise ZeroDivisionError
     assert line.aborted == [2]
     assert line.ended in ([], [1])
+
+
+# A stream that breaks.
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no session."""
+    monkeypatch.setattr(_eka_relay, "VAIN_S", 0.0)
+
+
+async def carried(folder: Path, line: Line, seconds: int = 7) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Carry some seconds, 20 ms after the other, or as many as are wanted; return the account, and the sink's."""
+    pushes = [(SECOND * seconds)[start : start + 320] for start in range(0, 16000 * seconds, 320)]
+
+    async def act(engine: Engine) -> None:
+        with suppress(SessionError):
+            await call(*pushes)(engine)
+
+    account = await run(make_runner(folder, act, Sessions(line=line)))
+    [ledger] = account["sinks"]
+    assert ledger["received"] == ledger["delivered"] + sum(ledger["dropped"].values())
+    assert ledger["received"] == 8000 * seconds or account["error"]
+    return account, ledger
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+async def test_a_call_goes_on_where_a_stream_breaks(
+    tmp_path: Path, nowait: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What had not left is in the next session; what had left and was not confirmed is on record; the rest is there."""
+    line = Line(nowait, breaks={1: (10000, 8000)})
+    account, ledger = await carried(tmp_path, line)
+    taken = 10000 // 160 * 160
+    assert [len(writer.audio) // 2 for writer in line.writers] == [taken, LAST, 56000 - taken - LAST]
+    assert b"".join(writer.audio for writer in line.writers) == SECOND * 7
+    assert (account["status"], ledger["failure"]) == ("complete", None)
+    assert ledger["dropped"] == {"stream-lost": taken - 8000}
+    assert (line.salvaged, line.aborted, sorted(line.ended)) == ([1], [], [2, 3])
+    assert ledger["outcome"]["sessions"][0] == {
+        "session_id": "s1",
+        "status": "completed",
+        "lost_samples": taken - 8000,
+    }
+    [event] = account["events"]
+    assert event.pop("at") > 1
+    assert event == {"event": "StreamLost", "session_id": "s1", "samples": taken - 8000}
+    assert "session s1 goes on as session s2, for the stream was closed early" in caplog.text
+
+
+async def test_where_all_had_arrived_nothing_is_lost(tmp_path: Path) -> None:
+    """A stream that breaks when all that had left was confirmed."""
+    account, ledger = await carried(tmp_path, Line(breaks={1: (8000, 8000), 2: (16000, 16000)}), 4)
+    assert (account["status"], ledger["delivered"], ledger["dropped"]) == ("complete", 32000, {})
+
+
+async def test_what_is_lost_is_booked_behind_what_is_in_doubt(tmp_path: Path) -> None:
+    """While the session before has not confirmed all, it is not known where the loss begins."""
+    note = anyio.Event()
+    line = Line(note=note, breaks={2: (10000, 8000)})
+    lost = 10000 - 8000
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", PCM)) as session:
+            try:
+                await session.send(SECOND)
+                await line.until(lambda: len(line.writers) == 1)
+                line.writers[0].confirmed = 100
+                for start in range(16000, 16000 * 7, 160):
+                    await session.send((SECOND * 7)[start : start + 160])
+                await line.until(lambda: sum(len(writer.audio) for writer in line.writers) == 16000 * 7)
+                [live] = runner.sessions.values()
+                [ledger] = live.account()["sinks"]
+                assert (ledger["delivered"], ledger["dropped"]) == (100, {})
+            finally:
+                line.writers[0].confirmed = None
+                note.set()
+            await line.until(lambda: 1 in line.ended)
+            await anyio.wait_all_tasks_blocked()
+            [ledger] = live.account()["sinks"]
+            assert (ledger["delivered"], ledger["dropped"]) == (56000 - lost, {"stream-lost": lost})
+
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    assert len(line.writers) == 3
+    assert (account["status"], account["sinks"][0]["delivered"]) == ("complete", 56000 - lost)
+    assert account["sinks"][0]["dropped"] == {"stream-lost": lost}
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_a_service_that_breaks_every_stream_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """Three sessions in a row that confirm nothing are borne; those that confirm something are not counted."""
+    vain = (1600, 0)
+    line = Line(breaks={1: vain, 2: vain, 3: vain, 4: (1600, 160), 5: vain, 6: vain, 7: vain, 8: vain})
+    account, ledger = await carried(tmp_path, line)
+    assert len(line.writers) == 8
+    assert account["status"] == "failed"
+    assert ledger["failure"] == {"code": "stream-lost", "text": "the stream was closed early"}
+    assert (ledger["delivered"], ledger["dropped"]) == (160, {"stream-lost": ledger["received"] - 160})
+    assert (line.salvaged, line.aborted) == ([4], [1, 2, 3, 5, 6, 7, 8])
+    assert [each["status"] for each in ledger["outcome"]["sessions"][:4]] == ["broken"] * 3 + ["completed"]
+
+
+async def test_a_stream_that_breaks_for_good(tmp_path: Path) -> None:
+    """Where another session cannot be had the sink fails for both reasons, and gives the last one up."""
+    line = Line(refused=[2], breaks={1: (8000, 4000)})
+    account, ledger = await carried(tmp_path, line)
+    assert account["status"] == "failed"
+    assert ledger["failure"]["code"] == "stream-lost"
+    assert ledger["failure"]["text"].endswith("another session could not be had: no more of them")
+    assert (ledger["delivered"], line.aborted, line.salvaged) == (4000, [1], [])
+
+
+async def test_what_came_through_and_has_no_note_is_told_at_the_end(tmp_path: Path) -> None:
+    """The call is carried to its end all the same."""
+    line = Line(fails=[1], breaks={1: (8000, 8000)})
+    account, ledger = await carried(tmp_path, line)
+    assert (account["status"], ledger["failure"]["code"], ledger["delivered"]) == ("failed", "result-failed", 56000)
+
+
+@pytest.mark.parametrize("kind", ["raw", "json", "portable"])
+async def test_a_service_that_drops_a_stream(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both parts are stored, byte by byte, and have their notes; between them is what the account says."""
+    if kind == "portable":
+        monkeypatch.setattr(websocket, "driver", stream)
+        kind = "raw"
+    rate = 16000 if kind == "raw" else 8000
+    data = random.Random(1).randbytes(320 * 10_000)
+    frames = iter([data[start : start + 320] for start in range(0, len(data), 320)])
+    said = 0
+
+    async def act(engine: Engine) -> None:
+        nonlocal said
+        async with engine.open(Stream("c1", PCM)) as session:
+
+            async def say(until: Callable[[], bool]) -> None:
+                nonlocal said
+                while not until():
+                    await session.send(next(frames))
+                    said += 320
+
+            [live] = runner.sessions.values()
+            await say(lambda: said == 16000)
+            while not live.account()["sinks"][0]["delivered"]:  # so that the first session has not been in vain
+                await anyio.lowlevel.checkpoint()
+            await say(lambda: len(service.sessions) == 2)
+            end = said + 16000
+            await say(lambda: said == end)
+
+    async with ingest("drops_stream") as (service, url):
+        sink = make_sink(kind, url, tmp_path / "notes")
+        runner = make_runner(tmp_path, act, sink, transforms=[Mix(), Resample(rate=rate)])
+        account = await run(runner)
+        first, second = (bytes(session.audio["inbound"]) for session in await service.ended(2))
+    [ledger] = account["sinks"]
+    assert (account["status"], ledger["failure"]) == ("complete", None)
+    assert ledger["received"] == ledger["delivered"] + ledger["dropped"]["stream-lost"] == said // 2 * rate // 8000
+    # The service has at least what it confirmed: the rest of what it has was in doubt when the stream broke.
+    assert ledger["delivered"] <= (len(first) + len(second)) // 2 <= ledger["received"]
+    if rate == 8000:
+        assert first == data[: len(first)]
+        assert second == data[said - len(second) : said]
+    sessions = ledger["outcome"]["sessions"]
+    assert [session["status"] for session in sessions] == ["completed"] * 2
+    assert sessions[0]["lost_samples"] == ledger["dropped"]["stream-lost"]
+    notes = [json.loads(await anyio.Path(session["result"]).read_bytes()) for session in sessions]
+    assert notes[1]["additional_data"] == {"call_id": "c1", "part": 2, "continues": sessions[0]["session_id"]}

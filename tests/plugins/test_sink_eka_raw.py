@@ -257,12 +257,12 @@ async def lost(service: Service, folder: Path, mark: bool = False) -> SinkError:
 
 @pytest.mark.usefixtures("way")
 async def test_a_line_that_breaks_in_the_middle(tmp_path: Path) -> None:
-    """The error says how much is confirmed, and what arrived is processed: the session is ended."""
-    async with running_service(Plan(close_at=1, close_code=1006, wait=True)) as service:
+    """Where no other session is to be had the error says how much is confirmed, and that of what arrived is ended."""
+    async with running_service(Plan(close_at=1, close_code=1006, wait=True, create_again=422)) as service:
         error = await lost(service, tmp_path, mark=True)
     assert error.code == "stream-lost"
-    assert "1600 are confirmed" in str(error)
-    assert service.log[-1] == "end"
+    assert "1600 are confirmed; another session could not be had: " in str(error)
+    assert service.log[-2:] == ["create", "end"]
 
 
 async def test_a_server_that_never_closes(tmp_path: Path) -> None:
