@@ -94,9 +94,9 @@ class Part(ABC):
         self.facts = _NO_FACTS
         """What else is known of its outcome."""
         self.given = 0
-        """Samples that it was given, once it is closed; of one that broke, those that it has confirmed."""
+        """Samples that it was given, once it is closed."""
         self.lost = 0
-        """Samples behind those that are lost, and are not booked yet."""
+        """Samples that are lost behind what it has confirmed, where it broke, and are not booked yet."""
         self.writer: PartWriter
         """Takes the audio, once it is open."""
 
@@ -266,7 +266,6 @@ class Relay(eka.Quota, Writer):
             raise failure
         await anyio.sleep(self._vain * VAIN_S)
         part = await self._another(failure)
-        last.given = confirmed
         last.lost = (self.given - len(rest)) // self._format.sample_bytes - confirmed
         last.facts = {**last.facts, "lost_samples": last.lost}
         if not confirmed:

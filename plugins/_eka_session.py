@@ -12,6 +12,7 @@ How the ways out differ::
     … it is not sure what is      all of it              yes           yes       what is in doubt
       stored
     … the way there broke         —                      quickly       no        why
+    … and some had come through   —                      yes           yes       why
     … and the call goes on        —                      yes           yes       what it failed at
     by an exception               ``ABORT_S``            quickly       no        that exception
 
@@ -40,7 +41,7 @@ from mediaflow import AudioFormat, Finding, FormatError, PathTemplate, Secret, S
 from mediaflow.eka import webhook
 from mediaflow.websocket import Address
 
-from ._eka_relay import Part, PartWriter, Relay
+from ._eka_relay import LOST, Part, PartWriter, Relay
 
 logger = logging.getLogger(__name__)
 
@@ -264,8 +265,12 @@ class _Part(Part):
     async def _finish(self) -> None:
         try:
             await self.writer.finish()
-        except BaseException:
-            await self._end_quickly(self.writer.files_sent)
+        except BaseException as error:
+            if isinstance(error, SinkError) and error.code == LOST and self.writer.delivered:
+                with suppress(SinkError):  # the one that is raised already says more
+                    await self._fetch()
+            else:
+                await self._end_quickly(self.writer.files_sent)
             raise
         await self._fetch()
 

@@ -122,7 +122,7 @@ def settle(account: SinkAccount, timeline: Timeline) -> dict[str, Any]:
 def test_every_sample_has_exactly_one_fate(
     fates: list[tuple[int, str]], steps: list[tuple[str, int]], data: st.DataObject
 ) -> None:
-    """Whatever is written, dropped, confirmed and lost, the totals are those of a list that holds each sample's fate."""
+    """Whatever is written, dropped, confirmed and lost, the totals are those of a list with each sample's fate."""
     total = sum(length for length, _ in fates)
     timeline = Timeline({"inbound": Span(0, total)}, {"inbound": data.draw(spans(0, total))})
     concealed = {p for span in timeline.concealed["inbound"] for p in range(span.start, span.end)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -612,6 +612,31 @@ async def test_what_is_lost_is_booked_behind_what_is_in_doubt(tmp_path: Path) ->
     assert len(line.writers) == 3
     assert (account["status"], account["sinks"][0]["delivered"]) == ("complete", 56000 - lost)
     assert account["sinks"][0]["dropped"] == {"stream-lost": lost}
+
+
+async def test_what_is_lost_is_told_where_it_is() -> None:
+    """When it is booked, what is delivered ends where the loss begins, whatever later sessions have."""
+    line = Line(breaks={2: (10000, 8000)})
+    asides: list[Callable[[], Awaitable[None]]] = []
+    booked = []
+
+    async def aside(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asides.append(work)
+
+    async with line.relay() as relay:
+        relay.aside, relay.lose = aside, lambda samples, reason: booked.append((relay.delivered, samples, reason))
+        for item in told(7):
+            if not relay.write_nowait(item):
+                await relay.write(item)
+            if len(line.writers) == 2:
+                line.writers[0].confirmed = 100
+        assert (len(line.writers), relay.delivered, booked) == (3, 100, [])
+        line.writers[0].confirmed = None
+        for work in asides:
+            await work()
+        lost = len(line.writers[1].audio) // 2 - 8000
+        assert booked == [(LAST + 8000, lost, "stream-lost")]
+        assert relay.delivered == 56000 - lost
 
 
 @pytest.mark.usefixtures("no_wait")

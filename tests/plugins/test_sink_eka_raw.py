@@ -251,6 +251,7 @@ async def lost(service: Service, folder: Path, mark: bool = False) -> SinkError:
             for frame in rest:
                 await writer.write(frame)
                 delivered = writer.delivered
+                await anyio.lowlevel.checkpoint()  # in which the end of the line is seen
     assert delivered <= 1600
     return caught.value
 
@@ -284,6 +285,20 @@ async def test_a_server_that_fails_while_it_stores(tmp_path: Path) -> None:
             await play(sink(service.url, tmp_path))
     assert caught.value.code == "stream-lost"
     assert service.log[-1] == "end"
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_note_of_what_had_come_through(tmp_path: Path) -> None:
+    """A stream that breaks at the end fails the sink, but what was confirmed before has its note."""
+    async with running_service(Plan(close_code=1011)) as service:
+        with pytest.raises(SinkError, match="1011") as caught:
+            async with sink(service.url, tmp_path).open(CALL, PCM, ("inbound",)) as writer:
+                await writer.write(AudioFrame(AUDIO, PCM))
+                while not writer.delivered:
+                    await anyio.lowlevel.checkpoint()
+    assert caught.value.code == "stream-lost"
+    assert service.log[-2:] == ["end", "get"]
+    assert (tmp_path / "call-7.json").exists()
 
 
 async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
