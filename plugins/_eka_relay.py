@@ -24,6 +24,8 @@ ended beside the call, and has its note::
 
 What had left and was not confirmed (▒) is lost, or at least in doubt, and is booked so (``Writer.lose``).  A service
 that breaks every stream is not asked for ever: after ``VAIN`` sessions in a row that confirmed nothing the sink fails.
+So that little is in doubt, no more than ``PartWriter.in_doubt_s`` of audio may be; what exceeds that waits as well.  At
+half of it the session is asked how far it is, if the ledger has not asked before.
 
 ``delivered`` goes up to the first sample that is in doubt: behind a session that has not confirmed all, what the next
 one holds is not counted.  Nor is what was lost in a later one booked before, since what is lost is counted on from what
@@ -75,8 +77,15 @@ class PartWriter(Writer):
     put: Callable[[bytes], bool]
     """Takes the audio of a frame without waiting; returns False, and has taken nothing, if that cannot be."""
 
+    in_doubt_s: float = inf
+    """How much audio may have been sent and not be confirmed."""
+
     def rest(self) -> bytes:
         """Give back what it was given and has not sent."""
+        raise NotImplementedError
+
+    async def sure(self) -> None:
+        """Return once all that was sent is delivered."""
         raise NotImplementedError
 
 
@@ -132,13 +141,26 @@ class Parts(Protocol):
 class Relay(eka.Quota, Writer):
     """Writes a call to one session after the other."""
 
-    __slots__ = ("_call", "_format", "_longest_s", "_parts", "_vain", "_writer", "aside", "lose", "note")
+    __slots__ = (
+        "_call",
+        "_format",
+        "_full",
+        "_longest_s",
+        "_parts",
+        "_sure",
+        "_vain",
+        "_writer",
+        "aside",
+        "lose",
+        "note",
+    )
 
     def __init__(self, call: Parts, format: AudioFormat, longest_s: float | None) -> None:
         super().__init__()
         self.note, self.aside, self.lose = Writer.note, Writer.aside, Writer.lose
         self._call, self._format, self._longest_s = call, format, longest_s
-        self.limit = self._hard
+        # Where it is left, and where it is waited for; before both is ``limit``, where something has to be done.
+        self._full, self._sure = self._hard, 0.0
         self._writer: PartWriter
         self._parts: list[Part] = []
         self._vain = 0
@@ -146,10 +168,14 @@ class Relay(eka.Quota, Writer):
     # In bytes of the session that is written to, since that is what a frame knows without computing.
 
     @property
+    def _second(self) -> int:
+        return self._format.sample_rate * self._format.sample_bytes
+
+    @property
     def _soft(self) -> float:
         if self._longest_s is None:
             return inf
-        return self._longest_s * self._format.sample_rate * SOFT * self._format.sample_bytes
+        return self._longest_s * SOFT * self._second
 
     @property
     def _hard(self) -> float:
@@ -165,6 +191,8 @@ class Relay(eka.Quota, Writer):
             delivered += confirmed
             if confirmed < part.given or part.lost:
                 break  # never the last one, whose figure is still open
+        else:
+            self._is_confirmed(confirmed)
         return delivered
 
     @property
@@ -189,11 +217,18 @@ class Relay(eka.Quota, Writer):
 
     def pass_nowait(self, event: Item) -> bool:
         self._listen(event)
-        return self.given < self.limit and self._writer.write_nowait(event)
+        return self.given < self._full and self._writer.write_nowait(event)
+
+    def extend(self, given: int) -> bool:
+        if given > self._full:
+            return False
+        self._is_confirmed(self._writer.delivered)  # which is asked by that, and has its answer the next time
+        self.limit = min(self._full, self._sure, max(self.limit, given + self._second))
+        return given <= self.limit
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
-            if self.given >= self.limit:
+            if self.given >= self._full:
                 await self._hand_over()
             while self.given + len(item.data) > (hard := self._hard):
                 head = int(hard) - self.given
@@ -205,13 +240,16 @@ class Relay(eka.Quota, Writer):
         else:
             self._listen(item)
             await self._writer.write(item)
-            if self.given >= self.limit:
+            if self.given >= self._full:
                 await self._hand_over()
 
     async def _write(self, frame: AudioFrame) -> None:
         self.given += len(frame.data)
         try:
             await self._writer.write(frame)
+            if self.given > self._sure:
+                await self._writer.sure()
+                self._is_confirmed(self._writer.delivered)
         except SinkError as error:
             if error.code != LOST:
                 raise
@@ -219,13 +257,21 @@ class Relay(eka.Quota, Writer):
 
     def _listen(self, item: Item) -> None:
         if isinstance(item, SpeechEnded | Cut):
-            self.limit = self._soft
+            self._full = self._soft
         elif isinstance(item, SpeechStarted):
-            self.limit = self._hard
+            self._full = self._hard
+        self.limit = min(self._full, self.limit)
+
+    def _is_confirmed(self, samples: int) -> None:
+        """Let so much more be given to the session that has confirmed ``samples``, and half as much without asking."""
+        confirmed, doubt = samples * self._format.sample_bytes, self._writer.in_doubt_s * self._second
+        self._sure = confirmed + doubt
+        self.limit = min(self._full, confirmed + doubt / 2)
 
     def _go_on_with(self, part: Part) -> None:
         self._parts.append(part)
         self._writer, self.put, self.given = part.writer, part.writer.put, 0
+        self._is_confirmed(0)
 
     async def _hand_over(self) -> None:
         last = self._parts[-1]
@@ -246,7 +292,8 @@ class Relay(eka.Quota, Writer):
                 self._longest_s,
                 refusal.code,
             )
-            self._longest_s, self.limit = None, inf
+            self._longest_s, self._full = None, inf
+            self._is_confirmed(self._writer.delivered)
             return
         last.given = self.given // self._format.sample_bytes
         self._go_on_with(part)

@@ -20,6 +20,12 @@ from mediaflow import AudioFormat, AudioFrame, Item, SinkError, eka, websocket
 
 from ._eka_session import EkaSink, EkaWriter
 
+IN_DOUBT_S = 10.0
+"""How much audio may have left and not be confirmed: twice what is while all is well and the ledger asks.
+
+Of a service that does not answer any more the kernel would take megabytes, a minute and more, which would all be in
+doubt.  What waits in front of the sink instead is for the next session to have."""
+
 
 class EkaStream(EkaSink, frozen=True):
     """The options of both sinks."""
@@ -54,6 +60,8 @@ class EkaStream(EkaSink, frozen=True):
 class _Writer(EkaWriter):
     __slots__ = ("_mark", "_marked", "_packer", "_sink", "_stream")
 
+    in_doubt_s = IN_DOUBT_S
+
     def __init__(self, sink: EkaStream, stream: eka.stream.AudioStream, format: AudioFormat) -> None:
         super().__init__(format)
         self._sink, self._stream = sink, stream
@@ -82,6 +90,12 @@ class _Writer(EkaWriter):
 
     def rest(self) -> bytes:
         return self._packer.rest()
+
+    async def sure(self) -> None:
+        sent = self.sent
+        with self._told_how_far():
+            await self._stream.confirmed()
+        self._delivered = self._marked = max(self._delivered, sent)
 
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):

@@ -29,10 +29,16 @@ class Quota:
             return self.pass_nowait(item)
         pcm = item.data
         given = self.given + len(pcm)
-        if given > self.limit or not self.put(pcm):
+        if given > self.limit and not self.extend(given):
+            return False
+        if not self.put(pcm):
             return False
         self.given = given
         return True
+
+    def extend(self, given: int) -> bool:
+        """Raise ``limit`` to ``given`` or more if that needs no waiting; return whether that was done."""
+        return False
 
     def pass_nowait(self, event: Item) -> bool:
         """Take an event if that needs no waiting."""

@@ -72,6 +72,13 @@ class AudioStream:
         """Ask now what was asked and has not left yet."""
         self._socket.push_along()
 
+    async def confirmed(self) -> None:
+        """Wait until the service has read all that was sent; raise ``EkaError`` if the stream ends before."""
+        try:
+            await self._socket.ping()
+        except Closed as closed:
+            raise self._lost(closed) from None
+
     @property
     def reached(self) -> int:
         """The number of the last mark that is answered: the service has read what was sent before it."""

@@ -192,7 +192,9 @@ class Kept(PartWriter):
         self.audio = bytearray()
         self.confirmed: int | None = None
         self.asked = 0
-        self._most, self._waiting = most, b""
+        self.most, self._waiting = most, b""
+        self.answer: anyio.Event | None = None
+        """What ``sure`` waits for, and finds it broken if it takes nothing any more."""
         self._nowait = nowait
         self.put = self._keep
 
@@ -205,7 +207,7 @@ class Kept(PartWriter):
         return self.put(item.data) if isinstance(item, AudioFrame) else self._nowait
 
     def _keep(self, pcm: bytes) -> bool:
-        taken = self._nowait and len(self.audio) + len(pcm) <= self._most
+        taken = self._nowait and len(self.audio) + len(pcm) <= self.most
         if taken:
             self.audio += pcm
         return taken
@@ -213,9 +215,16 @@ class Kept(PartWriter):
     async def write(self, item: Item) -> None:
         if isinstance(item, AudioFrame):
             self._waiting = item.data
-            if len(self.audio) + len(item.data) > self._most:
+            if len(self.audio) + len(item.data) > self.most:
                 raise SinkError("stream-lost", "the stream was closed early")
             self.audio += self.rest()
+
+    async def sure(self) -> None:
+        assert self.answer is not None
+        await self.answer.wait()
+        if self.most == 0:
+            raise SinkError("stream-lost", "nobody answered")
+        self.confirmed = None
 
     def rest(self) -> bytes:
         rest, self._waiting = self._waiting, b""
@@ -637,6 +646,56 @@ async def test_what_is_lost_is_told_where_it_is() -> None:
         lost = len(line.writers[1].audio) // 2 - 8000
         assert booked == [(LAST + 8000, lost, "stream-lost")]
         assert relay.delivered == 56000 - lost
+
+
+async def test_who_answers_is_not_waited_for() -> None:
+    """Nor asked for every frame: half of what may be in doubt goes without a question."""
+    line = Line()
+
+    def opened() -> None:
+        line.writers[0].in_doubt_s = 4.0
+
+    line.opened = opened
+    async with line.relay(None) as relay:
+        for frame in frames(SECOND * 40, PCM, range(160, 320_000, 160)):
+            assert relay.write_nowait(frame)
+        assert line.writers[0].asked == 19
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_little_is_in_doubt(tmp_path: Path, breaks: bool) -> None:
+    """What exceeds it waits: for the answer, or for the next session."""
+    line, answer = Line(), anyio.Event()
+
+    def opened() -> None:
+        if len(line.writers) == 1:
+            line.writers[0].in_doubt_s, line.writers[0].confirmed, line.writers[0].answer = 1.0, 80, answer
+
+    line.opened = opened
+
+    async def act(engine: Engine) -> None:
+        async with engine.open(Stream("c1", PCM)) as session:
+            for start in range(0, 16000 * 2, 320):
+                await session.send((SECOND * 2)[start : start + 320])
+                if start == 3200:
+                    await line.until(lambda: len(line.writers) == 1)
+                    [live] = runner.sessions.values()
+                    assert live.account()["sinks"][0]["delivered"] == 80
+            await anyio.wait_all_tasks_blocked()
+            assert len(line.writers[0].audio) == 16000 + 320
+            assert live.account()["sinks"][0]["delivered"] == 80
+            if breaks:
+                line.writers[0].most = 0
+            answer.set()
+
+    runner = make_runner(tmp_path, act, Sessions(line=line))
+    account = await run(runner)
+    [ledger] = account["sinks"]
+    assert b"".join(writer.audio for writer in line.writers) == SECOND * 2
+    assert account["status"] == "complete"
+    assert ledger["dropped"] == ({"stream-lost": 8160 - 80} if breaks else {})
+    assert ledger["delivered"] == 16000 - sum(ledger["dropped"].values())
+    assert len(line.writers) == 1 + breaks
 
 
 @pytest.mark.usefixtures("no_wait")

@@ -301,6 +301,31 @@ async def test_a_note_of_what_had_come_through(tmp_path: Path) -> None:
     assert (tmp_path / "call-7.json").exists()
 
 
+@pytest.mark.usefixtures("way")
+async def test_ten_seconds_are_in_doubt_at_most(tmp_path: Path) -> None:
+    """A service that does not answer is not given more, though the kernel would take it; then all of it arrives."""
+    taken = 0
+    async with running_service(Plan(wait=True)) as service:
+        async with sink(service.url, tmp_path).open(CALL, PCM, ("inbound",)) as writer:
+            data = AUDIO * 8
+            for start in range(0, len(data), 640):
+                frame = AudioFrame(data[start : start + 640], PCM)
+                if not writer.write_nowait(frame):
+                    if taken >= 160_000:
+                        break
+                    await writer.write(frame)
+                taken += 320
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writer.write, frame)
+                await anyio.wait_all_tasks_blocked()
+                assert writer.delivered < 32000
+                service.go_on.set()
+            assert writer.delivered == 160_000
+        assert writer.delivered == 160_320
+    assert taken == 160_000
+    assert b"".join(map(bytes, service.messages)) == data[: 2 * 160_320]  # type: ignore[arg-type]
+
+
 async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
     """A server that does not read holds the writer up once all buffers are full, and gets everything later."""
     written = bytearray()
