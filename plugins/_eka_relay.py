@@ -314,9 +314,7 @@ class Relay(eka.Quota, Writer):
         await anyio.sleep(self._vain * VAIN_S)
         part = await self._another(failure)
         last.lost = (self.given - len(rest)) // self._format.sample_bytes - confirmed
-        last.facts = {**last.facts, "lost_samples": last.lost}
-        if not confirmed:
-            last.status = "broken"
+        last.status, last.facts = "broken", {**last.facts, "lost_samples": last.lost}
         logger.warning(
             "EkaScribe session %s goes on as session %s, for %s; %d samples are lost or in doubt",
             last.session_id,

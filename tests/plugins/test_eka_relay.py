@@ -254,6 +254,8 @@ class Line:
         self.salvaged: list[int] = []
         self.breaks = breaks
         self.opened: Callable[[], None] = lambda: None
+        self.refusals = 0
+        self.refusal = "session-refused"
         self.nowait, self.refused, self.hangs, self.fails, self.note = nowait, refused, hangs, fails, note
 
     def part(self, number: int, before: str) -> Part:
@@ -295,7 +297,8 @@ class _Part(Part):
         if self.number in self._line.hangs:
             await anyio.sleep_forever()
         if self.number in self._line.refused:
-            raise SinkError("session-refused", "no more of them")
+            self._line.refusals += 1
+            raise SinkError(self._line.refusal, "no more of them")
         self.session_id, self.status = f"s{self.number}", "completed"
         most, confirmed = self._line.breaks.get(self.number, (inf, None))
         kept = self.writer = Kept(self._line.nowait, 2 * most)
@@ -318,6 +321,7 @@ class _Part(Part):
         self._line.salvaged.append(self.number)
         if self.number in self._line.fails:
             raise SinkError("result-failed", f"session {self.number}")
+        self.status = "completed"
 
     async def abort(self) -> None:
         self._line.aborted.append(self.number)
@@ -660,6 +664,9 @@ async def test_who_answers_is_not_waited_for() -> None:
         for frame in frames(SECOND * 40, PCM, range(160, 320_000, 160)):
             assert relay.write_nowait(frame)
         assert line.writers[0].asked == 19
+        line.writers[0].confirmed = 300_000
+        assert relay.delivered == 300_000  # to be asked before the next frame; no event waits for it
+        assert relay.write_nowait(SpeechStarted("inbound", 40.0))
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -712,10 +719,14 @@ async def test_a_service_that_breaks_every_stream_is_not_asked_for_ever(tmp_path
     assert [each["status"] for each in ledger["outcome"]["sessions"][:4]] == ["broken"] * 3 + ["completed"]
 
 
-async def test_a_stream_that_breaks_for_good(tmp_path: Path) -> None:
-    """Where another session cannot be had the sink fails for both reasons, and gives the last one up."""
+@pytest.mark.parametrize(("refusal", "times"), [("session-refused", 1), ("unreachable", 3), ("stream-refused", 3)])
+async def test_a_stream_that_breaks_for_good(tmp_path: Path, refusal: str, times: int) -> None:
+    """Another session is asked for again unless the answer was no; then the sink fails for both reasons."""
     line = Line(refused=[2], breaks={1: (8000, 4000)})
-    account, ledger = await carried(tmp_path, line)
+    line.refusal = refusal
+    with stamina.set_testing(True, attempts=3):
+        account, ledger = await carried(tmp_path, line)
+    assert line.refusals == times
     assert account["status"] == "failed"
     assert ledger["failure"]["code"] == "stream-lost"
     assert ledger["failure"]["text"].endswith("another session could not be had: no more of them")
@@ -726,6 +737,7 @@ async def test_what_came_through_and_has_no_note_is_told_at_the_end(tmp_path: Pa
     """The call is carried to its end all the same."""
     line = Line(fails=[1], breaks={1: (8000, 8000)})
     account, ledger = await carried(tmp_path, line)
+    assert [each["status"] for each in ledger["outcome"]["sessions"]] == ["broken"] + ["completed"] * 3
     assert (account["status"], ledger["failure"]["code"], ledger["delivered"]) == ("failed", "result-failed", 56000)
 
 
