@@ -174,12 +174,12 @@ NULL = "null"
 ROWS = {
     row.name: row
     for row in (
-        _mediaflow(MEDIAFLOW, lambda place: [*RUN, pipeline(place, PER_FRAME)], module="uvloop"),
+        _mediaflow(MEDIAFLOW, lambda place: [*RUN, pipeline(place, PER_FRAME)]),
         _mediaflow("mediaflow asyncio", _on("asyncio")),
         _mediaflow("mediaflow trio", _on("trio"), module="trio"),
         _mediaflow(SHIPPED_ROW, lambda place: [*RUN, pipeline(place)], EkaRaw(token=Secret("bench")).message_ms),
         _mediaflow(JSON_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME, IN_JSON, LITTLE_ENDIAN)]),
-        _mediaflow(WORKERS_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME), "--workers", "2"], module="uvloop"),
+        _mediaflow(WORKERS_ROW, lambda place: [*RUN, pipeline(place, PER_FRAME), "--workers", "2"]),
         _mediaflow("mediaflow's parts", _python("parts.py")),
         _by_hand(BY_HAND, "by_hand.py", "uvloop"),
         _by_hand("by hand, trio", "by_hand_trio.py", "trio", tls=False),

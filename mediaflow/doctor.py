@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import ssl
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +26,7 @@ from .plugins import Plugins
 TIMEOUT_S = 15.0
 """How long one examination may take."""
 
-_LIBRARIES = ("anyio", "websockets", "httpx", "msgspec", "uvloop", "numpy", "soundfile", "sounddevice")
+_LIBRARIES = ("anyio", "websockets", "httpx", "msgspec", "numpy", "soundfile", "sounddevice")
 
 
 async def examine(
@@ -101,10 +100,7 @@ async def _vobiz(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
 def _machine() -> list[Finding]:
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {ssl.OPENSSL_VERSION}"
     libraries = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
-    findings = [Finding(True, f"mediaflow {_version('mediaflow')}, {system}"), Finding(True, libraries)]
-    if sys.platform != "win32" and not _version("uvloop"):
-        findings.append(Finding(None, "uvloop is not installed: each frame costs more", "pip install uvloop"))
-    return findings
+    return [Finding(True, f"mediaflow {_version('mediaflow')}, {system}"), Finding(True, libraries)]
 
 
 def _version(name: str) -> str:

@@ -32,7 +32,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
@@ -55,8 +55,14 @@ from .errors import report
 MAX_MESSAGE = 1 << 20
 """Longest message taken, in bytes.  The longest that a carrier sends is 100 kB (Exotel); a longer one closes 1009."""
 
+LOOP: dict[str, Any] = {}
+"""The options of ``anyio.run`` for the event loop on which a frame costs least: ours, where there is epoll."""
+
 if sys.platform == "linux":
     from ._websocket import endpoint as driver
+    from ._websocket.loop import EventLoop
+
+    LOOP["loop_factory"] = EventLoop
 else:
     driver = streams
 """What connects and listens: lines of our own need epoll."""

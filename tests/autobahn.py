@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import anyio
-import uvloop
+from event_loops import LOOPS
 
 from mediaflow import httpd
 from mediaflow.websocket import Address, Closed, WebSocket, connect, serve
@@ -107,11 +106,6 @@ ROLES: dict[str, Role] = {
     "server": as_server(behind_http=False),
     "server behind HTTP": as_server(behind_http=True),
     "client": as_client,
-}
-LOOPS: dict[str, dict[str, Any]] = {
-    "asyncio": {"backend": "asyncio"},
-    "uvloop": {"backend": "asyncio", "backend_options": {"loop_factory": uvloop.new_event_loop}},
-    "trio": {"backend": "trio"},
 }
 
 

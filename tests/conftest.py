@@ -1,4 +1,7 @@
-"""Every asynchronous test runs on both backends; a test that needs something of the system says so by `needs`."""
+"""Every asynchronous test runs on both backends, on asyncio with the event loop that `mediaflow run` uses.
+
+A test that needs something of the system says so by `needs`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import mediaflow
+from mediaflow import websocket
 
 Needs = Callable[..., None]
 
@@ -26,9 +31,9 @@ for types in Path(mediaflow.__file__).parent.rglob("*.pxd"):
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Name the backend that the test runs on."""
-    return str(request.param)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Name the backend that the test runs on, and its options."""
+    return request.param, websocket.LOOP if request.param == "asyncio" else {}
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import tempfile
 import anyio
 import anyio.lowlevel
 
-from mediaflow import config, plugins
+from mediaflow import config, plugins, websocket
 from mediaflow.runner import Runner
 
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
@@ -70,4 +70,4 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], backend_options={"use_uvloop": True})
+    anyio.run(main, sys.argv[1], backend_options=websocket.LOOP)

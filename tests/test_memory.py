@@ -1,7 +1,7 @@
 """What a call takes of memory, counted to the byte in use and held against a budget, and that a long one takes no more.
 
-The bridge is the shipped pipeline in a process of its own, on uvloop as users run it, with both connections of every
-call open; carriers and EkaScribe are here.  Pages, and what allocators keep for later, are for
+The bridge is the shipped pipeline in a process of its own, on the event loop that users run it on, with both
+connections of every call open; carriers and EkaScribe are here.  Pages, and what allocators keep for later, are for
 ``mediaflow bench load --mode memory`` to see.
 """
 
@@ -174,7 +174,7 @@ async def bridge(folder: Path) -> AsyncIterator[tuple[Bridge, Stored]]:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The bridge is on uvloop; what is here need not be tried on trio as well."""
+    """The bridge is on asyncio; what is here need not be tried on trio as well."""
     return "asyncio"
 
 

@@ -17,6 +17,7 @@ import anyio
 import pytest
 import trustme
 from carried import feed
+from event_loops import LOOPS
 from test_websocket import masked, raw_websocket, rest, running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as library_connect
@@ -407,9 +408,6 @@ async def test_a_library_server_hears_what_we_send_masked() -> None:
     assert got == [message.encode() if isinstance(message, str) else message for message in messages]
 
 
-LOOPS = {"asyncio": False, "uvloop": True, "trio": None}
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("secure", [False, True])
 def test_every_loop_pauses_and_goes_on_with_and_without_tls(loop: str, secure: bool) -> None:
@@ -440,10 +438,7 @@ def test_every_loop_pauses_and_goes_on_with_and_without_tls(loop: str, secure: b
                         await websocket.send(message)
             await done.wait()
 
-    if LOOPS[loop] is None:
-        anyio.run(run, backend="trio")
-    else:
-        anyio.run(run, backend_options={"use_uvloop": LOOPS[loop]})
+    anyio.run(run, **LOOPS[loop])
     assert got == messages
 
 

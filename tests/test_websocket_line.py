@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 from carried import feed
+from event_loops import LOOPS
 from test_websocket import UPGRADE, masked, running
 
 from mediaflow import listening, websocket
@@ -146,10 +147,10 @@ def test_sockets_without_acknowledgements_are_never_asked_again() -> None:
 
 @pytest.mark.parametrize("driver", [endpoint, stream], ids=["line", "stream"])
 async def test_acknowledgements_are_looked_at_while_a_call_is_read(
-    driver: object, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+    driver: object, monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
 ) -> None:
     """After some reads the server's socket is out of the mode that a pause has brought it into."""
-    if driver is stream and anyio_backend == "asyncio":
+    if driver is stream and anyio_backend_name == "asyncio":
         pytest.skip("the loop's transport reads there")
     monkeypatch.setattr(websocket, "driver", driver)
     modes: list[int] = []
@@ -388,7 +389,7 @@ async def test_deadlines_come_in_order_and_once(caplog: pytest.LogCaptureFixture
             end.close()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_deadline_that_has_passed_is_followed_by_others(loop: str) -> None:
     """As under load, when an event loop is late with what was due before."""
     order: list[tuple[str, bool]] = []
@@ -409,8 +410,7 @@ def test_a_deadline_that_has_passed_is_followed_by_others(loop: str) -> None:
             for member in members:
                 hub.leave(member)
 
-    options = {} if loop == "trio" else {"use_uvloop": loop == "uvloop"}
-    anyio.run(run, backend="trio" if loop == "trio" else "asyncio", backend_options=options)
+    anyio.run(run, **LOOPS[loop])
     assert order == [("earlier", True), ("passed", True), ("later", True)]
 
 

@@ -14,7 +14,6 @@ import sys
 from functools import partial
 
 import anyio
-import uvloop  # noqa: F401 (what the backend is asked for below)
 
 from mediaflow import AudioFrame, envelope, tls, websocket
 from mediaflow._wire.media import Plain
@@ -139,4 +138,4 @@ async def main(eka_url: str, certificate: str = "", key: str = "", authority: st
 
 if __name__ == "__main__":
     _, *words = sys.argv
-    anyio.run(partial(main, *words), backend="asyncio", backend_options={"use_uvloop": True})
+    anyio.run(partial(main, *words), backend="asyncio", backend_options=websocket.LOOP)

@@ -5,6 +5,7 @@ a file descriptor, one for a time, and on trio a task that belongs to no other. 
 (``_wire.poller``), so however many connections there are, the event loop watches one::
 
     asyncio    add_reader and call_at: no task
+    ours       it waits in the hub (``loop``)
     trio       a system task, that lives as long as there are connections
 
 A turn reads all sockets that are ready, and then writes what was sent meanwhile, one write for each; and looks again
@@ -20,7 +21,8 @@ import logging
 import math
 import sys
 import threading
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from time import monotonic
 from typing import Any, cast
 
 from .._wire.poller import Poller, Watched
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 MOST = 256
 """Sockets that are read before the event loop has its own turn: 2 ms."""
+
+
+LONGEST_S = 3600.0
+"""For how long it is waited in one piece."""
 
 
 class Member(Watched):
@@ -66,6 +72,8 @@ class Hub:
         self.cork = Cork()
         self._filed: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
+        self.called = False
+        """Set where ``wait`` is to return: there is something to do for others than the sockets."""
 
     def enter(self, member: Member) -> None:
         """Have a socket watched for reading."""
@@ -116,6 +124,23 @@ class Hub:
                 self.cork.pull()
             left -= found
 
+    def wait(self, until: float) -> None:
+        """Have turns until ``called``, or ``until``, by ``time.monotonic``; now and then it returns for nothing."""
+        self.called = False
+        left_s = until - monotonic()
+        while True:
+            wait_ms = int(1000 * min(left_s, LONGEST_S)) + 1 if left_s > 0 else 0
+            self.cork.is_in = True
+            try:
+                found = self.poller.turn(wait_ms)
+            finally:
+                self.cork.pull()
+            if self.called or not found:
+                return
+            left_s = until - monotonic()
+            if left_s <= 0:
+                return
+
     def look(self) -> None:
         """Tell those whose deadline has come."""
         now = self.now()
@@ -134,20 +159,27 @@ class Hub:
             self._arm(self._filed[0][0])
 
 
-class _AsyncioHub(Hub):
+class AsyncioHub(Hub):
+    """That of any event loop of asyncio's."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._loop = loop
         self._timer: asyncio.Handle | None = None
         self._armed = math.inf  # its time; uvloop's handle of one that is due already does not know it
-        self._context = copy_context()
-        self._context.run(_tell_backend)
+        self.context = Context()
+        """In which all is called: that of whoever opens the first connection."""
 
     def now(self) -> float:
         return self._loop.time()
 
     def _attach(self) -> None:
-        self._context.run(self._loop.add_reader, self.poller.fd, self.turn)
+        self.context = copy_context()
+        self.context.run(_tell_backend)
+        self._watch()
+
+    def _watch(self) -> None:
+        self.context.run(self._loop.add_reader, self.poller.fd, self.turn)
 
     def _detach(self) -> None:
         self._loop.remove_reader(self.poller.fd)
@@ -157,7 +189,7 @@ class _AsyncioHub(Hub):
         if when < self._armed:
             self._disarm()
             self._armed = when
-            self._timer = self._context.run(self._loop.call_at, when, self._on_time)
+            self._timer = self._loop.call_at(when, self._on_time, context=self.context)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -233,5 +265,5 @@ def current() -> Hub:
     run = trio.lowlevel.current_trio_token() if on_trio else asyncio.get_running_loop()
     if _current.hub is None or _current.run is not run:
         _current.run = run
-        _current.hub = _TrioHub() if on_trio else _AsyncioHub(run)
+        _current.hub = _TrioHub() if on_trio else getattr(run, "hub", None) or AsyncioHub(run)
     return _current.hub

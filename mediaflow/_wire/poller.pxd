@@ -1,5 +1,7 @@
 """The poller for code that cimports it: what has a socket derives from `Watched`."""
 
+from libc.stdint cimport uint32_t
+
 from mediaflow._wire.footprint cimport Footprint
 
 
@@ -25,10 +27,12 @@ cdef class Poller:
     cdef list _left
     cdef bint _turning
 
+    cpdef close(self)
     cpdef watch(self, Watched watched, bint readable, bint writable)
-    cdef int _tell(self, Watched watched, int what) except -1
+    cpdef watch_always(self, Watched watched)
+    cdef int _tell(self, Watched watched, int what, uint32_t how) except -1
     cpdef leave(self, Watched watched)
-    cpdef int turn(self) except -1
+    cpdef int turn(self, int wait_ms=*) except -1
     cdef int _pass_over(self, Watched watched, error) except -1
     cpdef Py_ssize_t receive(self, Watched watched)
     cpdef Py_ssize_t send(self, Watched watched, bytes data)

@@ -4,7 +4,7 @@
 An event loop calls a Python object for each socket that is ready, and takes and gives up the interpreter's lock around
 each call; its transports add a buffer, a queue and their checks. Here one file descriptor stands for all sockets: that
 of an epoll instance, which is readable while any of them is. The event loop, whichever it is, watches that one and
-calls `Poller.turn`::
+calls `Poller.turn`; or it waits in `Poller.turn` itself, and has its own file descriptors watched there::
 
     event loop ── epoll instance ─┬─ socket ── happened ── receive ── …
                        turn       ├─ socket       all reads of the turn, one after the other
@@ -20,6 +20,7 @@ watch for them; one that watches reads on as long as a read fills the buffer, an
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from posix.unistd cimport close
@@ -99,8 +100,13 @@ cdef class Poller:
         self._left = []
 
     def __dealloc__(self):
+        self.close()
+
+    cpdef close(self):
+        """Give the file descriptor back; for who does not wait for the garbage collector. Nothing is watched then."""
         if self.fd >= 0:
             close(self.fd)
+            self.fd = -1
 
     def __len__(self):
         return len(self._watched)
@@ -114,13 +120,19 @@ cdef class Poller:
             return
         watched.readable = readable
         watched.writable = writable
-        self._tell(watched, EPOLL_CTL_MOD if watched._known else EPOLL_CTL_ADD)
+        self._tell(watched, EPOLL_CTL_MOD if watched._known else EPOLL_CTL_ADD, EPOLLET)
         watched._known = True
         self._watched.add(watched)
 
-    cdef int _tell(self, Watched watched, int what) except -1:
+    cpdef watch_always(self, Watched watched):
+        """Have ``happened`` called in every turn while it is readable. It does not count, and the caller keeps it."""
+        watched.readable = True
+        self._tell(watched, EPOLL_CTL_ADD, 0)
+        watched._known = True
+
+    cdef int _tell(self, Watched watched, int what, uint32_t how) except -1:
         cdef epoll_event event
-        event.events = EPOLLET
+        event.events = how
         event.events |= EPOLLIN | EPOLLRDHUP if watched.readable else 0
         event.events |= EPOLLOUT if watched.writable else 0
         event.data.ptr = <void *>watched
@@ -139,11 +151,20 @@ cdef class Poller:
             if self._turning:
                 self._left.append(watched)      # an event of this turn may still point to it
 
-    cpdef int turn(self) except -1:
-        """Call ``happened`` of all that have become ready, and return how many have."""
+    cpdef int turn(self, int wait_ms=0) except -1:
+        """Call ``happened`` of all that have become ready, and return how many have.
+
+        Waits so long for the first, without the interpreter's lock; for ever with -1. A signal ends the wait, with 0.
+        """
         cdef epoll_event events[MOST]
         cdef uint32_t what
-        cdef int i, found = epoll_wait(self.fd, events, MOST, 0)
+        cdef int i, found
+        if wait_ms == 0:
+            found = epoll_wait(self.fd, events, MOST, 0)
+        else:
+            PyErr_CheckSignals()    # one that came meanwhile would not end the wait
+            with nogil:
+                found = epoll_wait(self.fd, events, MOST, wait_ms)
         cdef Watched watched
         self._turning = True
         try:
@@ -176,7 +197,7 @@ cdef class Poller:
         watched._read = self._reads
         cdef Py_ssize_t size = recv(watched.fd, self._at, self._room, 0)
         if size > 0 and (size == self._room or watched._ended) and watched._known:
-            self._tell(watched, EPOLL_CTL_MOD)
+            self._tell(watched, EPOLL_CTL_MOD, EPOLLET)
         if size >= 0:
             return size
         return NOT_NOW if errno == EAGAIN or errno == EINTR else IS_BROKEN

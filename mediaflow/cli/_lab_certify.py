@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
@@ -36,6 +35,7 @@ def certify(
     """
     import anyio
 
+    from .. import websocket
     from ..errors import ConfigError, MediaflowError
 
     for name in ("mediaflow", "mediaflow_plugins", "websockets", "stamina"):
@@ -44,7 +44,7 @@ def certify(
         try:
             verdicts = anyio.run(
                 _certify, url, profiles, speed, eka, pcm, patience,
-                backend_options={"use_uvloop": find_spec("uvloop") is not None},
+                backend_options=websocket.LOOP,
             )  # fmt: skip
         except ConfigError:
             raise

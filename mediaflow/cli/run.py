@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.util import find_spec
 
 import click
 
@@ -42,6 +41,7 @@ def command(
 
     import anyio
 
+    from .. import websocket
     from ..errors import ConfigError, MediaflowError
 
     set_up_log(as_worker[0] if as_worker else 0)
@@ -59,7 +59,7 @@ def command(
         main = partial(_lab, file, speed, chaos) if lab else partial(_alone, file, speed)
     with config_errors():
         try:
-            code = anyio.run(main, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None})
+            code = anyio.run(main, backend="asyncio", backend_options=websocket.LOOP)
         except ConfigError:
             raise
         except (MediaflowError, OSError, sqlite3.Error) as error:
