@@ -19,7 +19,17 @@ from mediaflow._dsp.g711 import (
     mulaw_encode,
     mulaw_encode_into,
 )
-from mediaflow._dsp.pcm import deinterleave, guess_byte_order, interleave, mix, rms_dbfs, roughness, swap_bytes, varied
+from mediaflow._dsp.pcm import (
+    deinterleave,
+    guess_byte_order,
+    interleave,
+    mix,
+    rms_dbfs,
+    roughness,
+    swap_bytes,
+    unevenness,
+    varied,
+)
 from mediaflow._dsp.resample import Resampler
 from mediaflow._dsp.stage import Stage
 from mediaflow._dsp.vad import EnergyVad
@@ -47,5 +57,6 @@ __all__ = [
     "roughness",
     "speech_chunks",
     "swap_bytes",
+    "unevenness",
     "varied",
 ]

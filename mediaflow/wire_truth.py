@@ -102,33 +102,27 @@ class Finding(NamedTuple):
 def sounds_like(data: bytes) -> Reading | None:
     """Return the one way to read ``data`` in which it is a voice or a low tone, or None where that does not show."""
     data = data[: len(data) // 2 * 2]
-    rough = {reading: dsp.roughness(read(data)) for reading, read in _READ.items()}
+    heard = {reading: read(data) for reading, read in _READ.items()}
+    rough = {reading: dsp.roughness(pcm) for reading, pcm in heard.items()}
     best, second, *_, worst = sorted(rough, key=rough.__getitem__)
     if rough[best] > ROUGH or rough[second] < MARGIN * rough[best] or rough[worst] > ROUGHEST:
         return None
     # What is loud and smooth is rough with its bytes swapped; what is so quiet that one byte holds it is not.
-    if not any(dsp.guess_byte_order(read(data)) == "little" for read in _READ.values()):
+    if not any(dsp.guess_byte_order(pcm) == "little" for pcm in heard.values()):
         return None
-    uneven = unevenness(data)
+    uneven = dsp.unevenness(data)
     if _ENCODING[best] != "s16le":
         return best if uneven <= EVEN else None
     fine = data[0::2] if best == "little" else data[1::2]
-    return best if uneven >= UNEVEN and dsp.varied(fine, FINE) and not _interleaved(data) else None
+    if uneven < UNEVEN or not dsp.varied(fine, FINE) or _interleaved(heard["mulaw"]) or _interleaved(heard["alaw"]):
+        return None
+    return best
 
 
-def _interleaved(data: bytes) -> bool:
-    """Tell whether the bytes at even and at odd places are the same smooth sound, read as G.711."""
-    for read in (dsp.mulaw_decode, dsp.alaw_decode):
-        even, odd = dsp.roughness(read(data[0::2])), dsp.roughness(read(data[1::2]))
-        if max(even, odd) <= min(SMOOTH, ALIKE * min(even, odd)):
-            return True
-    return False
-
-
-def unevenness(data: bytes) -> float:
-    """Return how differently the bytes at even and at odd places are spread: from 0, the same, to 1, nothing shared."""
-    even, odd = Counter(data[0::2]), Counter(data[1::2])
-    return sum(map(abs, (even[code] - odd[code] for code in {*even, *odd}))) / len(data)
+def _interleaved(pcm: bytes) -> bool:
+    """Tell whether the samples at even and at odd places are the same smooth sound."""
+    even, odd = map(dsp.roughness, dsp.deinterleave(pcm, 2))
+    return max(even, odd) <= min(SMOOTH, ALIKE * min(even, odd))
 
 
 class _Sound:
@@ -178,11 +172,11 @@ class _Sound:
         if self._votes is None:
             self._votes = Counter()
         self._votes[encoding] += 1
-        ((first, most),) = self._votes.most_common(1)
-        if 2 * most - self._votes.total() < VOTES:  # that many more than all others
+        # That many more than all others: only the one that has just got a vote can have reached that.
+        if 2 * self._votes[encoding] - self._votes.total() < VOTES:
             return ""
         self.settled = True
-        return "" if first == self._encoding else f"sounds-like-{first}"
+        return "" if encoding == self._encoding else f"sounds-like-{encoding}"
 
 
 class _Clock:

@@ -165,6 +165,8 @@ TONES = st.lists(st.tuples(st.floats(60, 3950), st.floats(0.1, 1), st.floats(0, 
 @example([(406.0, 0.46, 2.1), (112.0, 0.98, 5.5), (2073.0, 0.3, 1.0), (3664.0, 0.54, 3.6)], -26.1, "mulaw")
 @example([(75.0, 0.9, 1.5), (3600.0, 0.9, 0.0)], -6.0, "mulaw")
 @example([(60.0, 1.0, 0.0), (60.0, 1.0, 0.0), (2000.0, 1.0, 0.0)], 0.0, "alaw")
+@example([(3811.0, 0.2, 1.0), (63.0, 0.3, 3.0)], -14.0, "mulaw")  # odd and even samples are the same smooth sound
+@example([(78.0, 0.8, 1.7), (3921.0, 0.4, 5.0)], -23.0, "alaw")
 @example([(3950.0, 1.0, 0.0)], 0.0, "alaw")  # so high that its odd and even samples differ, as bytes of L16 do
 def test_tones_are_never_misheard(tones: list[tuple[float, float, float]], level: float, wire: str) -> None:
     """A tone or a chord of any pitch, rightly announced, gives no alarm."""

@@ -169,6 +169,30 @@ def varied(data, int values) -> bool:
     return found >= values
 
 
+def unevenness(data) -> float:
+    """Return how differently the bytes at even and at odd places are spread: from 0, the same, to 1, nothing shared.
+
+    How often each value is there at even places less how often at odd ones, summed without signs, over the number of
+    bytes. The last of an odd number counts like the others. No bytes at all raise ``ZeroDivisionError``.
+    """
+    cdef Span source
+    cdef object _held = hold_codes(data, "data", &source)
+    cdef Py_ssize_t more[256]
+    cdef const uint8_t *codes = <const uint8_t *>source.start
+    cdef Py_ssize_t i, apart = 0
+    if source.size == 0:
+        raise ZeroDivisionError("data is empty, and the unevenness of no bytes is not defined")
+    memset(more, 0, sizeof(more))
+    for i in range(0, source.size - 1, 2):
+        more[codes[i]] += 1
+        more[codes[i + 1]] -= 1
+    if source.size & 1:
+        more[codes[source.size - 1]] += 1
+    for i in range(256):
+        apart += more[i] if more[i] > 0 else -more[i]
+    return <double>apart / <double>source.size
+
+
 def guess_byte_order(pcm):
     """Tell whether 16-bit samples are "little"- or "big"-endian, or None where they do not show it.
 

@@ -145,3 +145,43 @@ def test_roughness(values: list[int]) -> None:
 def test_roughness_of_the_loudest() -> None:
     """A minute of full-scale square waves does not overflow."""
     assert dsp.roughness(np.tile(np.array([32767, -32768], "<i2"), 240_000).tobytes()) == pytest.approx(4.0, rel=1e-5)
+
+
+def spread_apart(data: bytes) -> float:
+    """Count each value at even and at odd places, and return the differences by the number of bytes."""
+    codes = np.frombuffer(data, np.uint8)
+    even, odd = (np.bincount(codes[place::2], minlength=256) for place in (0, 1))
+    return int(np.abs(even - odd).sum()) / len(data)
+
+
+@given(st.binary(min_size=1, max_size=300) | st.lists(st.sampled_from([0, 127, 128, 255]), min_size=1).map(bytes))
+def test_unevenness(data: bytes) -> None:
+    """It is what the definition says, to the last bit, for an odd number of bytes too."""
+    assert dsp.unevenness(data) == spread_apart(data)
+    assert dsp.unevenness(bytearray(data)) == spread_apart(data)
+
+
+@pytest.mark.parametrize("size", [1999, 2000, 12_000, 12_001])
+def test_unevenness_of_speech_and_noise(size: int) -> None:
+    """The bytes of G.711 are spread alike, those of 16-bit speech are not, and each is measured to the last bit."""
+    speech = speech_like(3, size)
+    codes, words = dsp.mulaw_encode(speech), speech[:size]
+    noise = np.random.default_rng(size).bytes(size)
+    for data in (codes, words, noise):
+        assert dsp.unevenness(data) == spread_apart(data)
+    assert dsp.unevenness(codes) < 0.33 < 0.45 < dsp.unevenness(words)
+
+
+def test_the_ends_of_unevenness() -> None:
+    """Nothing shared is 1, the same bytes in another sequence are 0, and a byte by itself has nothing to share."""
+    assert dsp.unevenness(bytes(range(256)) * 100) == 1.0
+    assert dsp.unevenness(b"abcdbadc" * 100) == 0.0
+    assert dsp.unevenness(b"a") == 1.0
+
+
+def test_unevenness_of_nothing() -> None:
+    """No bytes have none, and items that are not bytes are refused."""
+    with pytest.raises(ZeroDivisionError, match="data is empty"):
+        dsp.unevenness(b"")
+    with pytest.raises(TypeError, match="data must hold bytes, not items of format 'h'"):
+        dsp.unevenness(np.zeros(4, np.int16).data)
