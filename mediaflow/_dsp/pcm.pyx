@@ -173,7 +173,7 @@ def unevenness(data) -> float:
     """Return how differently the bytes at even and at odd places are spread: from 0, the same, to 1, nothing shared.
 
     How often each value is there at even places less how often at odd ones, summed without signs, over the number of
-    bytes. The last of an odd number counts like the others. No bytes at all raise ``ZeroDivisionError``.
+    bytes. The last of an odd number counts like the others. No bytes at all raise ``ValueError``.
     """
     cdef Span source
     cdef object _held = hold_codes(data, "data", &source)
@@ -181,7 +181,7 @@ def unevenness(data) -> float:
     cdef const uint8_t *codes = <const uint8_t *>source.start
     cdef Py_ssize_t i, apart = 0
     if source.size == 0:
-        raise ZeroDivisionError("data is empty, and the unevenness of no bytes is not defined")
+        raise ValueError("data is empty, and the unevenness of no bytes is not defined")
     memset(more, 0, sizeof(more))
     for i in range(0, source.size - 1, 2):
         more[codes[i]] += 1

@@ -1,8 +1,8 @@
 """What the connections of one event loop share: its turns, their deadlines, and the cork of their WebSockets.
 
-This is the one file that knows the backends, for it asks three things of them that anyio does not have: a callback for
-a file descriptor, one for a time, and on trio a task that belongs to no other.  That file descriptor is the poller's
-(``_wire.poller``), so however many connections there are, the event loop watches one::
+This file and ``loop`` know the backends, and no other does, for three things are asked of them that anyio does not
+have: a callback for a file descriptor, one for a time, and on trio a task that belongs to no other.  That file
+descriptor is the poller's (``_wire.poller``), so however many connections there are, the event loop watches one::
 
     asyncio    add_reader and call_at: no task
     ours       it waits in the hub (``loop``)

@@ -181,7 +181,7 @@ def test_the_ends_of_unevenness() -> None:
 
 def test_unevenness_of_nothing() -> None:
     """No bytes have none, and items that are not bytes are refused."""
-    with pytest.raises(ZeroDivisionError, match="data is empty"):
+    with pytest.raises(ValueError, match="data is empty"):
         dsp.unevenness(b"")
     with pytest.raises(TypeError, match="data must hold bytes, not items of format 'h'"):
         dsp.unevenness(np.zeros(4, np.int16).data)
