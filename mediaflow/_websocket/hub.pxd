@@ -19,10 +19,13 @@ cdef class Hub:
     cdef readonly Cork cork
     cdef readonly list _filed
     cdef object _numbers
+    cdef list _put_off
     cdef public bint called
 
     @cython.locals(left=int, found=int)
     cpdef turn(self)
+
+    cdef _end_turn(self)
 
     @cython.locals(left_s=double, wait_ms=int, found=int)
     cpdef wait(self, double until)

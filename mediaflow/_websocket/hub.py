@@ -53,8 +53,12 @@ class Member(Watched):
         """Called when ``due`` has come."""
         raise NotImplementedError
 
+    def tend(self) -> None:
+        """Called for ``Hub.put_off``."""
+        raise NotImplementedError
+
     def broke(self, error: Exception) -> None:
-        """Called with what ``happened`` or ``expired`` raised; the others go on."""
+        """Called with what ``happened``, ``expired`` or ``tend`` raised; the others go on."""
         report(logger, "a connection", error)
 
     def set_deadline(self, deadline: float) -> None:
@@ -72,6 +76,7 @@ class Hub:
         self.cork = Cork()
         self._filed: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
+        self._put_off: list[Member] = []
         self.called = False
         """Set where ``wait`` is to return: there is something to do for others than the sockets."""
 
@@ -94,6 +99,10 @@ class Hub:
         member.filed = member.due
         heapq.heappush(self._filed, (member.due, next(self._numbers), member))
         self._arm(member.due)
+
+    def put_off(self, member: Member) -> None:
+        """Have ``tend`` called when a turn has been written: one a turn, so that no frame waits for many."""
+        self._put_off.append(member)
 
     def now(self) -> float:
         """Return the event loop's time."""
@@ -121,8 +130,17 @@ class Hub:
             try:
                 found = self.poller.turn()
             finally:
-                self.cork.pull()
+                self._end_turn()
             left -= found
+
+    def _end_turn(self) -> None:
+        self.cork.pull()
+        if self._put_off:
+            member = self._put_off.pop(0)
+            try:
+                member.tend()
+            except Exception as error:
+                member.broke(error)
 
     def wait(self, until: float) -> None:
         """Have turns until ``called``, or ``until``, by ``time.monotonic``; now and then it returns for nothing."""
@@ -134,7 +152,7 @@ class Hub:
             try:
                 found = self.poller.turn(wait_ms)
             finally:
-                self.cork.pull()
+                self._end_turn()
             if self.called or not found:
                 return
             left_s = until - monotonic()
