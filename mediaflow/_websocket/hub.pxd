@@ -27,5 +27,5 @@ cdef class Hub:
 
     cdef _end_turn(self)
 
-    @cython.locals(left_s=double, wait_ms=int, found=int)
+    @cython.locals(waits=bint, found=int)
     cpdef wait(self, double until)

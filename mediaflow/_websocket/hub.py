@@ -35,10 +35,6 @@ MOST = 256
 """Sockets that are read before the event loop has its own turn: 2 ms."""
 
 
-LONGEST_S = 3600.0
-"""For how long it is waited in one piece."""
-
-
 class Member(Watched):
     """A socket in a hub; to be derived from."""
 
@@ -145,18 +141,16 @@ class Hub:
     def wait(self, until: float) -> None:
         """Have turns until ``called``, or ``until``, by ``time.monotonic``; now and then it returns for nothing."""
         self.called = False
-        left_s = until - monotonic()
+        waits = until > monotonic()
+        if waits:
+            self.poller.wake_at(until)
         while True:
-            wait_ms = int(1000 * min(left_s, LONGEST_S)) + 1 if left_s > 0 else 0
             self.cork.is_in = True
             try:
-                found = self.poller.turn(wait_ms)
+                found = self.poller.turn(waits)
             finally:
                 self._end_turn()
-            if self.called or not found:
-                return
-            left_s = until - monotonic()
-            if left_s <= 0:
+            if not waits or not found or self.called or self.poller.rang:
                 return
 
     def look(self) -> None:

@@ -1,14 +1,15 @@
 """An event loop of asyncio's that waits in the hub: what comes on a WebSocket does not pass through it.
 
 A loop that watches the poller's file descriptor is woken for every frame, by an epoll instance inside another, only to
-call the hub.  With hundreds of calls that is most frames on their own: 3 of 38 µs each at 100 calls, half of what they
-take longer than saturated ones.  Here it is the other way round.  The loop is the standard library's, all of it; only
-its selector waits where the sockets are, and has its own file descriptors watched there::
+call the hub; up to some hundred calls that is nearly every frame on its own.  At 100 calls that took 4 of the 48 µs of
+processor time a frame, where a bridge in C takes 37.  Here it is the other way round.  The loop is the standard
+library's, all of it; only its selector waits where the sockets are, and has its own file descriptors watched there::
 
     select ── Hub.wait ── epoll instance ─┬─ socket     a turn, and on with the wait
                                           ├─ socket
-                                          └─ the selector's own epoll instance     return: the loop has its turn
-                   a callback, a time ────▶ return
+                                          ├─ the selector's own epoll instance ──┐
+                                          └─ the clock: the loop's next time ────┼─▶ return: the loop has its turn
+                                             a callback that a turn brought ─────┘
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The poller for code that cimports it: what has a socket derives from `Watched`."""
 
-from libc.stdint cimport uint32_t
-
 from mediaflow._wire.footprint cimport Footprint
 
 
@@ -19,7 +17,9 @@ cdef class Watched:
 
 cdef class Poller:
     cdef readonly int fd
+    cdef readonly bint rang
     cdef readonly bytearray buffer
+    cdef int _clock
     cdef char *_at
     cdef unsigned long long _reads
     cdef Py_ssize_t _room
@@ -30,9 +30,11 @@ cdef class Poller:
     cpdef close(self)
     cpdef watch(self, Watched watched, bint readable, bint writable)
     cpdef watch_always(self, Watched watched)
-    cdef int _tell(self, Watched watched, int what, uint32_t how) except -1
+    cdef int _add(self, int fd, void *who) except -1
+    cdef int _tell(self, Watched watched, int what) except -1
     cpdef leave(self, Watched watched)
-    cpdef int turn(self, int wait_ms=*) except -1
+    cpdef wake_at(self, double when)
+    cpdef int turn(self, bint waits=*) except -1
     cdef int _pass_over(self, Watched watched, error) except -1
     cpdef Py_ssize_t receive(self, Watched watched)
     cpdef Py_ssize_t send(self, Watched watched, bytes data)

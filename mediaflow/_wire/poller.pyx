@@ -41,6 +41,21 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_ctl(int epoll, int what, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int most, int timeout_ms)
 
+cdef extern from "time.h" nogil:
+    const int CLOCK_MONOTONIC
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+cdef extern from "sys/timerfd.h" nogil:
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+
+    const int TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
+
 cdef extern from "sys/socket.h" nogil:
     const int MSG_NOSIGNAL
     Py_ssize_t recv(int fd, void *buffer, size_t size, int flags)
@@ -52,6 +67,8 @@ cdef enum:
     RECENT = 80                 # reads ago: 10 KB of ours and as much of the kernel's each, and so in the cache yet
     NOT_NOW = -1
     IS_BROKEN = -2
+
+cdef double FAR = 1e9           # seconds: of no machine that runs
 
 NOTHING = NOT_NOW
 """There is nothing to read now, or no room to write."""
@@ -90,6 +107,7 @@ cdef class Poller:
     """Watches sockets. ``fd`` is readable while a `turn` would find something; ``buffer`` is what `receive` fills."""
 
     def __cinit__(self):
+        self._clock = -1
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "there is no file descriptor for an epoll instance")
@@ -106,7 +124,9 @@ cdef class Poller:
         """Give the file descriptor back; for who does not wait for the garbage collector. Nothing is watched then."""
         if self.fd >= 0:
             close(self.fd)
-            self.fd = -1
+        if self._clock >= 0:
+            close(self._clock)
+        self.fd = self._clock = -1
 
     def __len__(self):
         return len(self._watched)
@@ -120,19 +140,26 @@ cdef class Poller:
             return
         watched.readable = readable
         watched.writable = writable
-        self._tell(watched, EPOLL_CTL_MOD if watched._known else EPOLL_CTL_ADD, EPOLLET)
+        self._tell(watched, EPOLL_CTL_MOD if watched._known else EPOLL_CTL_ADD)
         watched._known = True
         self._watched.add(watched)
 
     cpdef watch_always(self, Watched watched):
         """Have ``happened`` called in every turn while it is readable. It does not count, and the caller keeps it."""
-        watched.readable = True
-        self._tell(watched, EPOLL_CTL_ADD, 0)
-        watched._known = True
+        self._add(watched.fd, <void *>watched)
+        watched.readable = watched._known = True
 
-    cdef int _tell(self, Watched watched, int what, uint32_t how) except -1:
+    cdef int _add(self, int fd, void *who) except -1:
         cdef epoll_event event
-        event.events = how
+        event.events = EPOLLIN
+        event.data.ptr = who
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, "it cannot be watched")
+        return 0
+
+    cdef int _tell(self, Watched watched, int what) except -1:
+        cdef epoll_event event
+        event.events = EPOLLET
         event.events |= EPOLLIN | EPOLLRDHUP if watched.readable else 0
         event.events |= EPOLLOUT if watched.writable else 0
         event.data.ptr = <void *>watched
@@ -151,24 +178,46 @@ cdef class Poller:
             if self._turning:
                 self._left.append(watched)      # an event of this turn may still point to it
 
-    cpdef int turn(self, int wait_ms=0) except -1:
+    cpdef wake_at(self, double when):
+        """End a wait in `turn` at that time of ``time.monotonic``, in the place of the time said before; inf is never.
+
+        A clock beside the sockets: to tell the kernel anew how long to wait, frame by frame, costs more than the wait.
+        Raises OSError where the kernel has none.
+        """
+        cdef itimerspec alarm
+        if self._clock < 0:
+            self._clock = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+            if self._clock < 0:
+                raise OSError(errno, "there is no file descriptor for a clock")
+            self._add(self._clock, NULL)
+        alarm.it_interval.tv_sec = alarm.it_interval.tv_nsec = 0
+        alarm.it_value.tv_sec = <long>when if when < FAR else 0
+        alarm.it_value.tv_nsec = <long>((when - <double>alarm.it_value.tv_sec) * 1e9) if when < FAR else 0
+        timerfd_settime(self._clock, TFD_TIMER_ABSTIME, &alarm, NULL)
+        self.rang = False
+
+    cpdef int turn(self, bint waits=False) except -1:
         """Call ``happened`` of all that have become ready, and return how many have.
 
-        Waits so long for the first, without the interpreter's lock; for ever with -1. A signal ends the wait, with 0.
+        Waits for the first of them if wanted, without the interpreter's lock. A signal ends the wait, with 0; so does
+        the time of ``wake_at``, with ``rang``.
         """
         cdef epoll_event events[MOST]
         cdef uint32_t what
         cdef int i, found
-        if wait_ms == 0:
-            found = epoll_wait(self.fd, events, MOST, 0)
-        else:
+        if waits:
             PyErr_CheckSignals()    # one that came meanwhile would not end the wait
             with nogil:
-                found = epoll_wait(self.fd, events, MOST, wait_ms)
+                found = epoll_wait(self.fd, events, MOST, -1)
+        else:
+            found = epoll_wait(self.fd, events, MOST, 0)
         cdef Watched watched
         self._turning = True
         try:
             for i in range(found):
+                if events[i].data.ptr == NULL:
+                    self.rang = True
+                    continue
                 watched = <Watched>events[i].data.ptr
                 if watched._known:
                     what = events[i].events
@@ -197,7 +246,7 @@ cdef class Poller:
         watched._read = self._reads
         cdef Py_ssize_t size = recv(watched.fd, self._at, self._room, 0)
         if size > 0 and (size == self._room or watched._ended) and watched._known:
-            self._tell(watched, EPOLL_CTL_MOD, EPOLLET)
+            self._tell(watched, EPOLL_CTL_MOD)
         if size >= 0:
             return size
         return NOT_NOW if errno == EAGAIN or errno == EINTR else IS_BROKEN

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
+import math
 import os
 import select
+import signal
 import socket
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -245,11 +250,61 @@ def test_what_the_kernel_refuses_is_an_error(pairs: Pairs) -> None:
     assert len(poller) == 0
 
 
-def test_its_descriptor_goes_with_it() -> None:
-    """Nothing is left open, and no child inherits it."""
-    poller = Poller()
-    fd = poller.fd
-    assert not os.get_inheritable(fd)
-    del poller
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
+def test_a_wait_ends_with_a_socket_with_its_time_or_with_a_signal(pairs: Pairs) -> None:
+    """Whichever comes first, and each time anew; what is asked for without a wait is told at once."""
+    poller, watched = Poller(), Socket(pairs[0][0].fileno())
+    poller.watch(watched, True, False)
+    now = time.monotonic()
+    poller.wake_at(now + 0.02)
+    assert (poller.turn(), poller.rang) == (0, False)
+    assert (poller.turn(True), poller.rang) == (1, True) and not watched.events
+    assert time.monotonic() >= now + 0.02
+    poller.wake_at(time.monotonic() + 3600)
+    pairs[0][1].send(b"here")
+    assert (poller.turn(True), poller.rang) == (1, False) and watched.events == [(True, False)]
+    poller.wake_at(time.monotonic() - 1)  # has been, so it comes at once
+    assert (poller.turn(True), poller.rang) == (1, True)
+    poller.wake_at(math.inf)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        sender = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+        sender.start()
+        assert (poller.turn(True), poller.rang) == (0, False)
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_is_watched_always_is_told_until_it_is_read(pairs: Pairs) -> None:
+    """Unlike the others, which are told what has become ready; and it does not count."""
+    poller, always, once = Poller(), Socket(pairs[0][0].fileno()), Socket(pairs[1][0].fileno())
+    poller.watch_always(always)
+    poller.watch(once, True, False)
+    assert len(poller) == 1
+    for _, peer in pairs[:2]:
+        peer.send(b"here")
+    assert [poller.turn() for _ in range(3)] == [2, 1, 1]
+    assert len(always.events) == 3 and len(once.events) == 1
+    pairs[0][0].recv(4)
+    assert poller.turn() == 0
+
+
+def test_its_descriptors_go_with_it() -> None:
+    """Nothing is left open, with its clock or without, closed or forgotten, and no child inherits it."""
+
+    def descriptors() -> set[str]:
+        """Return those that are open, without the one that lists them."""
+        return {fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+
+    before = descriptors()
+    for clock, closed in itertools.product((False, True), repeat=2):
+        poller = Poller()
+        if clock:
+            poller.wake_at(1.0)
+        own = descriptors() - before
+        assert len(own) == 1 + clock and not any(map(os.get_inheritable, map(int, own)))
+        if closed:
+            poller.close()
+            assert descriptors() == before
+        del poller
+        assert descriptors() == before
