@@ -23,7 +23,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
-from posix.unistd cimport close
+from posix.unistd cimport close as close_fd
 
 from mediaflow._wire.footprint cimport footprint_fetch, footprint_find, footprint_free, footprint_runs
 
@@ -123,9 +123,9 @@ cdef class Poller:
     cpdef close(self):
         """Give the file descriptor back; for who does not wait for the garbage collector. Nothing is watched then."""
         if self.fd >= 0:
-            close(self.fd)
+            close_fd(self.fd)
         if self._clock >= 0:
-            close(self._clock)
+            close_fd(self._clock)
         self.fd = self._clock = -1
 
     def __len__(self):
