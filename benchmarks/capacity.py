@@ -83,7 +83,11 @@ NOT_MEASURED = """\
 AWAKE = """\
 Neither core ever sleeps, for something of the lowest class runs in
 every pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured."""
-ASLEEP = "A core with nothing to do sleeps."
+ASLEEP = """\
+A core with nothing to do sleeps.
+
+All of this is of the time when `mediaflow run` was on uvloop. On the event loop that it is on now a frame takes the
+same where there are many, and a tenth less at 100 calls."""
 QUIET = "The bridges had their core to themselves."
 DISTURBED = """\
 **The machine was not quiet**: for {others:.0%} of the time something else had the core of the bridge.
