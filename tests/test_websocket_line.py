@@ -389,6 +389,47 @@ async def test_deadlines_come_in_order_and_once(caplog: pytest.LogCaptureFixture
             end.close()
 
 
+class Tended(Member):
+    """Puts off what it has to do when there is something to read; keeps that it was done, and whether corked."""
+
+    def __init__(self, fd: int, hub: Hub, done: list[tuple[str, bool]], name: str) -> None:
+        super().__init__(fd, hub)
+        self.done, self.name = done, name
+
+    def happened(self, readable: bool, writable: bool) -> None:
+        self.hub.put_off(self)
+
+    def tend(self) -> None:
+        self.done.append((self.name, self.hub.cork.is_in))
+        if self.name == "broken":
+            raise ZeroDivisionError
+
+
+async def test_what_is_put_off_is_done_behind_the_writes_of_a_turn_and_one_a_turn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that breaks harms no other."""
+    hub = current()
+    done: list[tuple[str, bool]] = []
+    pairs = [socket.socketpair() for _ in range(3)]
+    members = [
+        Tended(ours.fileno(), hub, done, name) for name, (ours, _) in zip(("one", "broken", "two"), pairs, strict=True)
+    ]
+    for member, (_, theirs) in zip(members, pairs, strict=True):
+        hub.enter(member)
+        theirs.send(b"here")
+    hub.poller.turn()
+    for number in (1, 2, 3):
+        hub.turn()
+        assert len(done) == number
+    assert sorted(done) == [("broken", False), ("one", False), ("two", False)]
+    assert "ZeroDivisionError" in caplog.text
+    for member, pair in zip(members, pairs, strict=True):
+        hub.leave(member)
+        for end in pair:
+            end.close()
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_deadline_that_has_passed_is_followed_by_others(loop: str) -> None:
     """As under load, when an event loop is late with what was due before."""
