@@ -55,16 +55,16 @@ from .errors import report
 MAX_MESSAGE = 1 << 20
 """Longest message taken, in bytes.  The longest that a carrier sends is 100 kB (Exotel); a longer one closes 1009."""
 
-LOOP: dict[str, Any] = {}
+LOOP: dict[str, Any]
 """The options of ``anyio.run`` for the event loop on which a frame costs least: ours, where there is epoll."""
 
 if sys.platform == "linux":
     from ._websocket import endpoint as driver
     from ._websocket.loop import EventLoop
 
-    LOOP["loop_factory"] = EventLoop
+    LOOP = {"loop_factory": EventLoop}
 else:
-    driver = streams
+    driver, LOOP = streams, {}
 """What connects and listens: lines of our own need epoll."""
 
 logger = logging.getLogger(__name__)

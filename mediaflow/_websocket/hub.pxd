@@ -20,7 +20,6 @@ cdef class Hub:
     cdef readonly list _filed
     cdef object _numbers
     cdef list _put_off
-    cdef public bint called
 
     @cython.locals(left=int, found=int)
     cpdef turn(self)

@@ -73,8 +73,6 @@ class Hub:
         self._filed: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
         self._put_off: list[Member] = []
-        self.called = False
-        """Set where ``wait`` is to return: there is something to do for others than the sockets."""
 
     def enter(self, member: Member) -> None:
         """Have a socket watched for reading."""
@@ -88,6 +86,7 @@ class Hub:
         member.due = math.inf
         if not len(self.poller):
             self._filed.clear()
+            self._put_off.clear()
             self._detach()
 
     def file(self, member: Member) -> None:
@@ -139,8 +138,7 @@ class Hub:
                 member.broke(error)
 
     def wait(self, until: float) -> None:
-        """Have turns until ``called``, or ``until``, by ``time.monotonic``; now and then it returns for nothing."""
-        self.called = False
+        """Have turns until ``poller.wanted``, or ``until``, by ``time.monotonic``; it may return for nothing."""
         waits = until > monotonic()
         if waits:
             self.poller.wake_at(until)
@@ -150,7 +148,8 @@ class Hub:
                 found = self.poller.turn(waits)
             finally:
                 self._end_turn()
-            if not waits or not found or self.called or self.poller.rang:
+            if not waits or not found or self.poller.wanted:
+                self.poller.wanted = False  # not before the wait: what a signal wanted meanwhile would be forgotten
                 return
 
     def look(self) -> None:

@@ -43,7 +43,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[[Unpack[_Args]], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.Handle:
         """Call it in the loop's next turn, which ends the wait."""
-        self.hub.called = True
+        self.hub.poller.wanted = True
         return super().call_soon(callback, *args, context=context)
 
     def call_at(
@@ -54,7 +54,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call it at that time, which may be before the end of the wait."""
-        self.hub.called = True
+        self.hub.poller.wanted = True
         return super().call_at(when, callback, *args, context=context)
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class _Others(Member):
         self.ready = False
 
     def happened(self, readable: bool, writable: bool) -> None:
-        self.ready = self.hub.called = True
+        self.ready = self.hub.poller.wanted = True
 
 
 class _Selector(selectors.EpollSelector):

@@ -17,7 +17,7 @@ cdef class Watched:
 
 cdef class Poller:
     cdef readonly int fd
-    cdef readonly bint rang
+    cdef public bint wanted
     cdef readonly bytearray buffer
     cdef int _clock
     cdef char *_at

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 import gc
 import itertools
 import math
+import operator
 import os
 import select
 import signal
@@ -14,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,6 +26,26 @@ from mediaflow._wire.poller import BROKEN, NOTHING, Poller, Watched
 
 def nothing() -> None:
     pass
+
+
+@contextmanager
+def signals(handle: Callable[[], None]) -> Iterator[None]:
+    """Send this thread signals until left: one alone might come before what it is to end has begun."""
+    over, receiver = threading.Event(), threading.get_ident()
+
+    def send() -> None:
+        while not over.wait(0.01):
+            signal.pthread_kill(receiver, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handle())
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def fail() -> None:
@@ -256,23 +280,33 @@ def test_a_wait_ends_with_a_socket_with_its_time_or_with_a_signal(pairs: Pairs) 
     poller.watch(watched, True, False)
     now = time.monotonic()
     poller.wake_at(now + 0.02)
-    assert (poller.turn(), poller.rang) == (0, False)
-    assert (poller.turn(True), poller.rang) == (1, True) and not watched.events
+    assert (poller.turn(), poller.wanted) == (0, False)
+    assert (poller.turn(True), poller.wanted) == (1, True) and not watched.events
     assert time.monotonic() >= now + 0.02
-    poller.wake_at(time.monotonic() + 3600)
+    poller.wake_at(time.monotonic() + 3)
+    assert (poller.turn(True), poller.wanted) == (0, True)  # as it is still, so there is no wait
+    poller.wanted = False
     pairs[0][1].send(b"here")
-    assert (poller.turn(True), poller.rang) == (1, False) and watched.events == [(True, False)]
+    assert (poller.turn(True), poller.wanted) == (1, False) and watched.events == [(True, False)]
     poller.wake_at(time.monotonic() - 1)  # has been, so it comes at once
-    assert (poller.turn(True), poller.rang) == (1, True)
+    assert (poller.turn(True), poller.wanted) == (1, True)
     poller.wake_at(math.inf)
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    poller.wanted = False
+    with signals(lambda: None):
+        assert (poller.turn(True), poller.wanted) == (0, False)
+
+
+def test_what_a_signal_wants_is_not_waited_for() -> None:
+    """One that came before the wait, where no code of Python's ran between that would have handled it."""
+    poller = Poller()
+    poller.wake_at(time.monotonic() + 3)
+    send = functools.partial(ctypes.PyDLL(None)["raise"], signal.SIGUSR1)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: setattr(poller, "wanted", True))
     try:
-        sender = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
-        sender.start()
-        assert (poller.turn(True), poller.rang) == (0, False)
-        sender.join()
+        assert list(map(operator.call, (send, functools.partial(poller.turn, True)))) == [0, 0]
     finally:
         signal.signal(signal.SIGUSR1, before)
+    assert poller.wanted
 
 
 def test_what_is_watched_always_is_told_until_it_is_read(pairs: Pairs) -> None:
