@@ -317,14 +317,20 @@ class Recorder:
 
 
 async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
-    """Twelve messages in one read give one write per socket; a long answer is not held back without bound."""
+    """Twelve messages in one read give one write per socket; a long answer is not held back without bound.
+
+    A message that came alone, whole or with its last part, is answered before ``take`` returns.
+    """
     carrier_line, eka_line = Recorder(), Recorder()
     carrier = WebSocket(carrier_line, "/", server=True, max_message=1 << 20)
     eka = WebSocket(eka_line, "/", server=True, max_message=1 << 20)
     block = bytes(640)
+    written: list[int] = []
 
     def take(message: bytes) -> bool:
-        return eka.send_nowait(block) and carrier.send_nowait(b"ok")
+        sent = eka.send_nowait(block) and carrier.send_nowait(b"ok")
+        written.append(len(eka_line.writes) + len(carrier_line.writes))
+        return sent
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(feed, carrier, take, anyio.lowlevel.checkpoint)
@@ -332,6 +338,13 @@ async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
         carrier.received(masked(0x82, b"x") * 12 + masked(0x89, b"p"))
         assert [len(write) for write in eka_line.writes] == [12 * (640 + 4)]
         assert carrier_line.writes == [b"\x82\x02ok" * 12 + b"\x8a\x01p"]
+        assert written == [0] * 12
+        whole = masked(0x82, b"x" * 100)
+        for piece in (whole, whole[:9], whole[9:], whole + whole[:50], whole[50:]):
+            carrier.received(piece)
+        assert written[12:] == [4, 6, 6, 10]  # the third had something behind it
+        assert [len(write) for write in eka_line.writes] == [12 * 644, *[644] * 4]
+        del eka_line.writes[1:]
         carrier.received(masked(0x82, b"x") * 1000)
         assert max(len(write) for write in eka_line.writes) <= core.WRITE_LIMIT + 644
         assert sum(len(write) for write in eka_line.writes) == 1012 * 644
@@ -340,7 +353,7 @@ async def test_what_is_sent_for_one_read_leaves_in_one_write() -> None:
 
 
 async def test_a_line_that_breaks_does_not_hold_back_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """What three sockets send for one read leaves by two of them; the third one's line is cut."""
+    """What three sockets send for two messages of one read leaves by two of them; the third one's line is cut."""
     cut: list[int] = []
 
     class Broken(Recorder):
@@ -356,9 +369,9 @@ async def test_a_line_that_breaks_does_not_hold_back_the_others(caplog: pytest.L
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(feed, carrier, lambda message: all(each.send_nowait(message) for each in sockets), nothing)
         await anyio.wait_all_tasks_blocked()
-        carrier.received(masked(0x82, b"x"))
+        carrier.received(masked(0x82, b"x") * 2)
         tasks.cancel_scope.cancel()
-    assert [line.writes for line in lines] == [[b"\x82\x01x"], [], [b"\x82\x01x"]]
+    assert [line.writes for line in lines] == [[b"\x82\x01x" * 2], [], [b"\x82\x01x" * 2]]
     assert cut == [1] and "ZeroDivisionError" in caplog.text
 
 

@@ -56,18 +56,21 @@ def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-async def test_all_that_is_ready_is_read_before_anything_is_written() -> None:
-    """Four calls have sent; each answer waits until the last of them is read, and then leaves in one write."""
-    taken: list[tuple[bytes, int]] = []
+@pytest.mark.parametrize(("calls", "written"), [(4, [0, 0, 1, 1, 2, 2, 3, 3]), (8, [0] * 16)])
+async def test_all_that_is_ready_is_read_before_anything_is_written(calls: int, written: list[int]) -> None:
+    """Eight calls have sent; each answer waits until the last of them is read, and then leaves in one write.
+
+    Where there are only a few they do not wait for each other.
+    """
+    taken: list[bytes] = []
+    answered: list[int] = []
     peers: list[socket.socket] = []
     fed = anyio.Semaphore(0)
 
-    def ready() -> int:
-        return len(select.select(peers, [], [], 0)[0])
-
     async def handler(websocket: WebSocket) -> None:
         def take(message: bytes) -> bool:
-            taken.append((message, ready()))
+            taken.append(message)
+            answered.append(len(select.select(peers, [], [], 0)[0]))
             return websocket.send_nowait(message)
 
         with contextlib.suppress(Closed):
@@ -77,7 +80,7 @@ async def test_all_that_is_ready_is_read_before_anything_is_written() -> None:
                 fed.release()
 
     async with running("serve", handler) as server, contextlib.AsyncExitStack() as stack:
-        for _ in range(4):
+        for _ in range(calls):
             peers.append(await stack.enter_async_context(peer(server.port)))
             await fed.acquire()
         for number, sock in enumerate(peers):
@@ -85,7 +88,8 @@ async def test_all_that_is_ready_is_read_before_anything_is_written() -> None:
         for number, sock in enumerate(peers):
             await anyio.wait_readable(sock)
             assert sock.recv(99) == b"\x82\x02a%d\x82\x02b%d" % (number, number)
-    assert sorted(taken) == sorted((b"%c%d" % (letter, number), 0) for letter in b"ab" for number in range(4))
+    assert sorted(taken) == sorted(b"%c%d" % (letter, number) for letter in b"ab" for number in range(calls))
+    assert answered == written
 
 
 @pytest.mark.parametrize(("sockets", "reads"), [(1, 1), (2, 256), (3, 258)])
@@ -243,7 +247,7 @@ async def test_a_reset_while_nobody_reads_costs_no_turns() -> None:
             reset(sock)
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-        turns.append(hub.poller.turn())
+        turns.append(hub.poller.find())
         go.set()
         await over.wait()
     assert turns == [0]
@@ -418,7 +422,8 @@ async def test_what_is_put_off_is_done_behind_the_writes_of_a_turn_and_one_a_tur
     for member, (_, theirs) in zip(members, pairs, strict=True):
         hub.enter(member)
         theirs.send(b"here")
-    hub.poller.turn()
+    hub.poller.find()
+    hub.poller.tell()
     for number in (1, 2, 3):
         hub.turn()
         assert len(done) == number

@@ -4,7 +4,7 @@ from mediaflow._websocket.core cimport Cork
 from mediaflow._wire.poller cimport Poller, Watched
 
 
-cdef int MOST
+cdef int MOST, FEW
 
 
 cdef class Hub
@@ -24,7 +24,8 @@ cdef class Hub:
     @cython.locals(left=int, found=int)
     cpdef turn(self)
 
-    cdef _end_turn(self)
+    cdef _tell(self, int found)
+    cdef _tend(self, Member member)
 
     @cython.locals(waits=bint, found=int)
     cpdef wait(self, double until)

@@ -44,6 +44,7 @@ cdef class Decoder:
 
     cpdef feed(self, data, Py_ssize_t size=*)
     cpdef int deliver(self, take) except -1
+    cpdef bint ends_here(self)
     cdef int next(self) except -1
     cdef int _fail(self, int code, str text) except -1
     cdef bint _take_header(self) except -1

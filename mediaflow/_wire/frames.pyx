@@ -30,8 +30,8 @@ frame). Only what comes in parts is gathered, in memory that doubles.
 Messages are pulled out of it one by one, so who cannot take more leaves the rest where it is.
 
 Masks keep clients from choosing the bytes on the wire (section 10.3), so they come from the system's generator. Asking
-it for 4 bytes is a system call; asking for 4096 costs little more. So they come from a store, one per thread, which a
-forked child throws away.
+it for 4 bytes is a system call, 0.35 µs; for 256 it is 0.9. So they come from a store, one per thread, which a forked
+child throws away. (For 4096 it is 9, and was 28 amid calls: one frame of a thousand waited for that.)
 
 Nanoseconds for one frame, medians of alternating rounds on a busy machine (benchmarks/bench_wire.py; the ratio counts):
 
@@ -56,7 +56,7 @@ cdef extern from "frames_kernel.h" nogil:
 
 cdef extern from *:
     """
-    #define MEDIAFLOW_MASKS 4096
+    #define MEDIAFLOW_MASKS 256
     static _Thread_local uint8_t mediaflow_masks[MEDIAFLOW_MASKS];
     static _Thread_local int mediaflow_masks_left = 0;
     """
@@ -134,6 +134,18 @@ cdef class Decoder:
             message, self.payload = self.payload, None
             if not take(message):
                 return event
+
+    cpdef bint ends_here(self):
+        """Tell whether what was fed ends within the next frame, or with it; False may also say that it takes a look."""
+        cdef const uint8_t *head = <const uint8_t *>self._at
+        cdef Py_ssize_t here = self._end - self._at
+        if self._inside:
+            return here <= self._left
+        if self._have or here < 4:
+            return here == 0
+        if head[1] & 0x7F == 127:
+            return False
+        return here <= _header_size(head) + (head[1] & 0x7F if head[1] & 0x7F < 126 else head[2] << 8 | head[3])
 
     @property
     def waiting(self) -> bool:

@@ -1,6 +1,19 @@
 """The poller for code that cimports it: what has a socket derives from `Watched`."""
 
+from libc.stdint cimport uint32_t
+
 from mediaflow._wire.footprint cimport Footprint
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        void *ptr
+
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+cdef enum:
+    MOST = 256                  # sockets in one turn: 2 ms, after which the event loop has its own turn
 
 
 cdef class Watched:
@@ -25,7 +38,8 @@ cdef class Poller:
     cdef Py_ssize_t _room
     cdef set _watched
     cdef list _left
-    cdef bint _turning
+    cdef int _found                 # how many of these are to be told
+    cdef epoll_event _events[MOST]
 
     cpdef close(self)
     cpdef watch(self, Watched watched, bint readable, bint writable)
@@ -34,7 +48,8 @@ cdef class Poller:
     cdef int _tell(self, Watched watched, int what) except -1
     cpdef leave(self, Watched watched)
     cpdef wake_at(self, double when)
-    cpdef int turn(self, bint waits=*) except -1
+    cpdef int find(self, bint waits=*) except -1
+    cpdef tell(self)
     cdef int _pass_over(self, Watched watched, error) except -1
     cpdef Py_ssize_t receive(self, Watched watched)
     cpdef Py_ssize_t send(self, Watched watched, bytes data)

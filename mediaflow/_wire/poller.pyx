@@ -4,10 +4,10 @@
 An event loop calls a Python object for each socket that is ready, and takes and gives up the interpreter's lock around
 each call; its transports add a buffer, a queue and their checks. Here one file descriptor stands for all sockets: that
 of an epoll instance, which is readable while any of them is. The event loop, whichever it is, watches that one and
-calls `Poller.turn`; or it waits in `Poller.turn` itself, and has its own file descriptors watched there::
+calls `Poller.find` and `Poller.tell`; or it waits in `find` itself, and has its own file descriptors watched there::
 
     event loop ── epoll instance ─┬─ socket ── happened ── receive ── …
-                       turn       ├─ socket       all reads of the turn, one after the other
+                    find, tell    ├─ socket       all reads of the turn, one after the other
                                   └─ socket
 
 Beside the two system calls of a frame that takes 0.06 µs. uvloop's transports took 0.9 µs more in their place, those of
@@ -28,13 +28,6 @@ from posix.unistd cimport close as close_fd
 from mediaflow._wire.footprint cimport footprint_fetch, footprint_find, footprint_free, footprint_runs
 
 cdef extern from "sys/epoll.h" nogil:
-    ctypedef union epoll_data_t:
-        void *ptr
-
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-
     const int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
     const uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET
     int epoll_create1(int flags)
@@ -62,7 +55,6 @@ cdef extern from "sys/socket.h" nogil:
     Py_ssize_t send(int fd, const void *buffer, size_t size, int flags)
 
 cdef enum:
-    MOST = 256                  # sockets in one turn: 2 ms, after which the event loop has its own turn
     BUFFER = 65536
     RECENT = 80                 # reads ago: 10 KB of ours and as much of the kernel's each, and so in the cache yet
     NOT_NOW = -1
@@ -104,9 +96,10 @@ cdef class Watched:
 
 
 cdef class Poller:
-    """Watches sockets. ``fd`` is readable while a `turn` would find something; ``buffer`` is what `receive` fills.
+    """Watches sockets. ``fd`` is readable while there is something to `find`; ``buffer`` is what `receive` fills.
 
-    ``wanted`` is set by whoever has something to do besides, and by the clock of `wake_at`: no `turn` waits then.
+    A turn is a `find` and a `tell`. ``wanted`` is set by whoever has something to do besides, and by the clock of
+    `wake_at`: no `find` waits then.
     """
 
     def __cinit__(self):
@@ -178,11 +171,11 @@ cdef class Poller:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, watched.fd, &event)
             watched._known = watched.readable = watched.writable = False
             self._watched.discard(watched)
-            if self._turning:
+            if self._found:
                 self._left.append(watched)      # an event of this turn may still point to it
 
     cpdef wake_at(self, double when):
-        """End a wait in `turn` at that time of ``time.monotonic``, in the place of the time said before; inf is never.
+        """End a wait in `find` at that time of ``time.monotonic``, in the place of the time said before; inf is never.
 
         A clock among the sockets, which is set once for many frames: to tell the kernel with every wait how long it may
         take is 1 of 35 µs of a frame (100 calls). Raises OSError where the kernel has none.
@@ -198,40 +191,41 @@ cdef class Poller:
         alarm.it_value.tv_nsec = <long>((when - <double>alarm.it_value.tv_sec) * 1e9) if when < FAR else 0
         timerfd_settime(self._clock, TFD_TIMER_ABSTIME, &alarm, NULL)
 
-    cpdef int turn(self, bint waits=False) except -1:
-        """Call ``happened`` of all that have become ready, and return how many have; the clock is one of them.
+    cpdef int find(self, bint waits=False) except -1:
+        """Find out which have become ready, for `tell`, and return how many; the clock is one of them.
 
         With ``waits`` it waits for the first, without the interpreter's lock. A signal ends that with 0.
         """
-        cdef epoll_event events[MOST]
-        cdef uint32_t what
-        cdef int i, found
         if waits:
             PyErr_CheckSignals()    # one that came in a turn would not end the wait
         if waits and not self.wanted:
             with nogil:
-                found = epoll_wait(self.fd, events, MOST, -1)
+                self._found = max(epoll_wait(self.fd, self._events, MOST, -1), 0)
         else:
-            found = epoll_wait(self.fd, events, MOST, 0)
+            self._found = max(epoll_wait(self.fd, self._events, MOST, 0), 0)
+        return self._found
+
+    cpdef tell(self):
+        """Call ``happened`` of all that `find` has found."""
+        cdef uint32_t what
+        cdef int i
         cdef Watched watched
-        self._turning = True
         try:
-            for i in range(found):
-                if events[i].data.ptr == NULL:
+            for i in range(self._found):
+                if self._events[i].data.ptr == NULL:
                     self.wanted = True
                     continue
-                watched = <Watched>events[i].data.ptr
+                watched = <Watched>self._events[i].data.ptr
                 if watched._known:
-                    what = events[i].events
+                    what = self._events[i].events
                     watched._ended = (what & ~(EPOLLIN | EPOLLOUT)) != 0
                     try:
                         watched.happened((what & ~EPOLLOUT) != 0, (what & ~(EPOLLIN | EPOLLRDHUP)) != 0)
                     except Exception as error:
                         self._pass_over(watched, error)
         finally:
-            self._turning = False
+            self._found = 0
             self._left.clear()
-        return max(found, 0)
 
     cdef int _pass_over(self, Watched watched, error) except -1:
         try:

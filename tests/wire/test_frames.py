@@ -289,6 +289,29 @@ def test_a_buffer_that_is_used_again() -> None:
         decoder.feed(buffer, 13)
 
 
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 125, 126, 380, 5000, 70_000]), min_size=1, max_size=4),
+    masked=st.booleans(),
+    cuts=st.lists(st.floats(0, 1), max_size=5),
+)
+def test_whether_what_is_fed_ends_with_a_frame(sizes: list[int], masked: bool, cuts: list[float]) -> None:
+    """Against where the frames end; of a header in parts, or behind a length of 8 bytes, it need not be known."""
+    frames = [encode(BINARY, bytes(size), masked) for size in sizes]
+    data, ends = b"".join(frames), [0]
+    for each in frames:
+        ends.append(ends[-1] + len(each))
+    decoder = Decoder(masked, 1 << 20)
+    here = 0
+    for cut in sorted(round(cut * len(data)) for cut in [*cuts, 1.0]):
+        decoder.feed(data[here:cut])
+        begun, end = max(end for end in ends if end <= here), min((end for end in ends if end > here), default=here)
+        known = here - begun >= 14 or (here == begun and cut - here >= 4 and end - begun < 65536)
+        if decoder.ends_here() or known:
+            assert decoder.ends_here() == (cut <= end)
+        decoder.deliver(lambda message: True)
+        here = cut
+
+
 def test_who_wants_no_more_leaves_the_rest() -> None:
     """Refusing after a message, failing in one: what follows is there the next time, and what was fed since behind."""
     taken: list[bytes] = []

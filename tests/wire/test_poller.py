@@ -68,6 +68,13 @@ class Socket(Watched):
         self.errors.append(error)
 
 
+def turn(poller: Poller, waits: bool = False) -> int:
+    """Have it tell what it finds, and return how many that was."""
+    found = poller.find(waits)
+    poller.tell()
+    return found
+
+
 @pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
     """Twenty connections; the first of each is ours."""
@@ -92,18 +99,18 @@ def test_a_turn_tells_all_that_are_ready_and_no_other(pairs: Pairs) -> None:
     assert len(poller) == 20
     outer = select.epoll()
     outer.register(poller.fd, select.EPOLLIN)
-    assert poller.turn() == 0 and outer.poll(0) == []
+    assert turn(poller) == 0 and outer.poll(0) == []
     for _, theirs in pairs[::3]:
         theirs.send(b"x")
     assert outer.poll(0) == [(poller.fd, select.EPOLLIN)]
-    assert poller.turn() == 7
+    assert turn(poller) == 7
     assert [each.events for each in sockets] == [[(True, False)] if index % 3 == 0 else [] for index in range(20)]
-    assert poller.turn() == 0 and outer.poll(0) == []  # it is told once
+    assert turn(poller) == 0 and outer.poll(0) == []  # it is told once
     for each, (_, theirs) in zip(sockets, pairs, strict=True):
         poller.receive(each)
         theirs.send(b"y")
     assert outer.poll(0) == [(poller.fd, select.EPOLLIN)]
-    assert poller.turn() == 20
+    assert turn(poller) == 20
     outer.close()
 
 
@@ -114,18 +121,18 @@ def test_what_is_there_already_is_told_to_who_watches_anew(pairs: Pairs) -> None
     each = Socket(ours.fileno())
     theirs.send(bytes(70_000))
     poller.watch(each, True, False)
-    assert poller.turn() == 1 and poller.turn() == 0
+    assert turn(poller) == 1 and turn(poller) == 0
     poller.watch(each, False, False)
     poller.watch(each, True, False)
-    assert poller.turn() == 1
+    assert turn(poller) == 1
     assert poller.receive(each) == len(poller.buffer)
-    assert poller.turn() == 1
+    assert turn(poller) == 1
     assert poller.receive(each) == 70_000 - len(poller.buffer)
-    assert poller.turn() == 0
+    assert turn(poller) == 0
     poller.leave(each)
     theirs.send(b"x")
     poller.watch(each, True, False)
-    assert poller.turn() == 1
+    assert turn(poller) == 1
 
 
 def test_an_end_behind_data_is_told_as_well(pairs: Pairs) -> None:
@@ -136,10 +143,10 @@ def test_an_end_behind_data_is_told_as_well(pairs: Pairs) -> None:
     poller.watch(each, True, False)
     theirs.send(b"last")
     theirs.shutdown(socket.SHUT_WR)
-    assert poller.turn() == 1 and poller.receive(each) == 4
-    assert poller.turn() == 1 and poller.receive(each) == 0
+    assert turn(poller) == 1 and poller.receive(each) == 4
+    assert turn(poller) == 1 and poller.receive(each) == 0
     assert each.events == [(True, False)] * 2
-    assert poller.turn() == 0
+    assert turn(poller) == 0
 
 
 def test_what_is_received_and_sent(pairs: Pairs) -> None:
@@ -178,7 +185,7 @@ def test_a_reset_is_told_to_who_reads_and_to_who_writes() -> None:
     poller.watch(each, False, False)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     theirs.close()
-    assert poller.turn() == 1 and each.events == [(True, True)]
+    assert turn(poller) == 1 and each.events == [(True, True)]
     assert poller.receive(each) == BROKEN
     poller.leave(each)
     ours.close()
@@ -191,17 +198,17 @@ def test_watching_for_room(pairs: Pairs) -> None:
     each = Socket(ours.fileno())
     poller.watch(each, True, True)
     assert (each.readable, each.writable) == (True, True)
-    assert poller.turn() == 1 and each.events == [(False, True)]
+    assert turn(poller) == 1 and each.events == [(False, True)]
     while poller.send(each, bytes(100_000)) > 0:
         pass
-    assert poller.turn() == 0
+    assert turn(poller) == 0
     theirs.recv(1 << 20)
-    assert poller.turn() == 1 and poller.turn() == 0
+    assert turn(poller) == 1 and turn(poller) == 0
     poller.watch(each, True, False)
     poller.watch(each, True, True)
-    assert poller.turn() == 1
+    assert turn(poller) == 1
     poller.watch(each, True, False)
-    assert poller.turn() == 0
+    assert turn(poller) == 0
     assert (each.readable, each.writable) == (True, False)
 
 
@@ -214,7 +221,7 @@ def test_one_that_breaks_does_not_stop_the_others(pairs: Pairs) -> None:
         each.then = fail
         poller.watch(each, True, False)
         theirs.send(b"x")
-    assert poller.turn() == 20
+    assert turn(poller) == 20
     assert [len(each.errors) for each in sockets] == [1] * 20
     assert isinstance(sockets[0].errors[0], ZeroDivisionError)
 
@@ -232,7 +239,7 @@ def test_one_that_cannot_even_be_told_is_let_go_of(pairs: Pairs) -> None:
         each.then = fail
         poller.watch(each, True, False)
         theirs.send(b"x")
-    assert poller.turn() == 20
+    assert turn(poller) == 20
     assert [len(each.events) for each in sockets] == [1] * 20
     assert [len(each.errors) for each in sockets] == [1, 0] * 10
     assert len(poller) == 10
@@ -257,10 +264,29 @@ def test_who_leaves_in_a_turn_is_told_nothing_more_in_it(pairs: Pairs) -> None:
         poller.watch(each, True, False)
         theirs.send(b"x")
     del each
-    assert poller.turn() == 20
+    assert turn(poller) == 20
     assert len(poller) == len(sockets) == 1
     gc.collect()
     assert len(alive) == 1
+
+
+def test_who_leaves_before_it_is_told_is_told_nothing(pairs: Pairs) -> None:
+    """Found and let go of, also by who found it."""
+    poller = Poller()
+    alive = weakref.WeakSet(Socket(ours.fileno()) for ours, _ in pairs)
+    for each, (_, theirs) in zip(list(alive), pairs, strict=True):
+        poller.watch(each, True, False)
+        theirs.send(b"x")
+    assert poller.find() == 20
+    for each in list(alive):
+        poller.leave(each)
+        each.then = fail
+    del each
+    gc.collect()
+    assert len(alive) == 20  # the events point to them
+    poller.tell()
+    gc.collect()
+    assert len(poller) == len(alive) == 0
 
 
 def test_what_the_kernel_refuses_is_an_error(pairs: Pairs) -> None:
@@ -280,20 +306,20 @@ def test_a_wait_ends_with_a_socket_with_its_time_or_with_a_signal(pairs: Pairs) 
     poller.watch(watched, True, False)
     now = time.monotonic()
     poller.wake_at(now + 0.02)
-    assert (poller.turn(), poller.wanted) == (0, False)
-    assert (poller.turn(True), poller.wanted) == (1, True) and not watched.events
+    assert (turn(poller), poller.wanted) == (0, False)
+    assert (turn(poller, True), poller.wanted) == (1, True) and not watched.events
     assert time.monotonic() >= now + 0.02
     poller.wake_at(time.monotonic() + 3)
-    assert (poller.turn(True), poller.wanted) == (0, True)  # as it is still, so there is no wait
+    assert (turn(poller, True), poller.wanted) == (0, True)  # as it is still, so there is no wait
     poller.wanted = False
     pairs[0][1].send(b"here")
-    assert (poller.turn(True), poller.wanted) == (1, False) and watched.events == [(True, False)]
+    assert (turn(poller, True), poller.wanted) == (1, False) and watched.events == [(True, False)]
     poller.wake_at(time.monotonic() - 1)  # has been, so it comes at once
-    assert (poller.turn(True), poller.wanted) == (1, True)
+    assert (turn(poller, True), poller.wanted) == (1, True)
     poller.wake_at(math.inf)
     poller.wanted = False
     with signals(lambda: None):
-        assert (poller.turn(True), poller.wanted) == (0, False)
+        assert (turn(poller, True), poller.wanted) == (0, False)
 
 
 def test_what_a_signal_wants_is_not_waited_for() -> None:
@@ -303,7 +329,7 @@ def test_what_a_signal_wants_is_not_waited_for() -> None:
     send = functools.partial(ctypes.PyDLL(None)["raise"], signal.SIGUSR1)
     before = signal.signal(signal.SIGUSR1, lambda number, frame: setattr(poller, "wanted", True))
     try:
-        assert list(map(operator.call, (send, functools.partial(poller.turn, True)))) == [0, 0]
+        assert list(map(operator.call, (send, functools.partial(poller.find, True)))) == [0, 0]
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert poller.wanted
@@ -317,10 +343,10 @@ def test_what_is_watched_always_is_told_until_it_is_read(pairs: Pairs) -> None:
     assert len(poller) == 1
     for _, peer in pairs[:2]:
         peer.send(b"here")
-    assert [poller.turn() for _ in range(3)] == [2, 1, 1]
+    assert [turn(poller) for _ in range(3)] == [2, 1, 1]
     assert len(always.events) == 3 and len(once.events) == 1
     pairs[0][0].recv(4)
-    assert poller.turn() == 0
+    assert turn(poller) == 0
 
 
 def test_its_descriptors_go_with_it() -> None:
