@@ -273,15 +273,17 @@ def test_who_leaves_in_a_turn_is_told_nothing_more_in_it(pairs: Pairs) -> None:
 def test_who_leaves_before_it_is_told_is_told_nothing(pairs: Pairs) -> None:
     """Found and let go of, also by who found it."""
     poller = Poller()
-    alive = weakref.WeakSet(Socket(ours.fileno()) for ours, _ in pairs)
-    for each, (_, theirs) in zip(list(alive), pairs, strict=True):
+    sockets = [Socket(ours.fileno()) for ours, _ in pairs]
+    alive = weakref.WeakSet(sockets)
+    for each, (_, theirs) in zip(sockets, pairs, strict=True):
+        each.then = fail
         poller.watch(each, True, False)
         theirs.send(b"x")
     assert poller.find() == 20
-    for each in list(alive):
+    for each in sockets:
         poller.leave(each)
-        each.then = fail
     del each
+    sockets.clear()
     gc.collect()
     assert len(alive) == 20  # the events point to them
     poller.tell()
