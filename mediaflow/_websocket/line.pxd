@@ -20,7 +20,7 @@ cdef class Line(Member):
     cdef readonly object failure
     cdef object _sock, _reader, _room
     cdef Py_ssize_t _waiting
-    cdef long long _reads, _tended
+    cdef long long _reads, _tended, _look_at
 
     @cython.locals(size=Py_ssize_t)
     cpdef happened(self, bint readable, bint writable)
