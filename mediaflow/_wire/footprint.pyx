@@ -3,7 +3,8 @@
 
 A frame passes some sixty objects of its call, each found by way of the one before. With a thousand calls they do not
 fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while the
-processor slept. Fetched all at once they come side by side, and while the kernel reads the socket anyway.
+processor slept. Fetched all at once they come side by side, and before they are waited for: `_wire.poller` knows who is
+read next.
 
 Nobody has to say which ones they are. The garbage collector knows what refers to what, and we follow it through the
 objects of our own classes, of those that plugins derive from ours, and the short lists between them.

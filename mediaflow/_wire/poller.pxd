@@ -20,7 +20,9 @@ cdef class Watched:
     cdef readonly int fd
     cdef readonly bint readable, writable
     cdef bint _known, _ended
-    cdef unsigned long long _read   # which read of the poller's was the last
+    cdef unsigned long long _read   # which read of the poller's was the last, or was to be when it was fetched
+    cdef void *_previous            # who was read before it and behind it last time
+    cdef void *_next
     cdef Footprint _footprint
 
     cpdef look_around(self)
@@ -35,6 +37,7 @@ cdef class Poller:
     cdef int _clock
     cdef char *_at
     cdef unsigned long long _reads
+    cdef void *_newest              # who was read last
     cdef Py_ssize_t _room
     cdef set _watched
     cdef list _left
@@ -51,5 +54,8 @@ cdef class Poller:
     cpdef int find(self, bint waits=*) except -1
     cpdef tell(self)
     cdef int _pass_over(self, Watched watched, error) except -1
+    cdef void _fetch(self, Watched watched) noexcept
+    cdef void _follow(self, Watched watched) noexcept
+    cdef void _unfollow(self, Watched watched) noexcept
     cpdef Py_ssize_t receive(self, Watched watched)
     cpdef Py_ssize_t send(self, Watched watched, bytes data)

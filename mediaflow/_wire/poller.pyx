@@ -16,6 +16,10 @@ stock asyncio 2.4, and a task per connection on trio, which has no callbacks, 7 
 The instance tells what *has become* ready (EPOLLET), for else the kernel would look at every socket again that it told
 of last time. Who watches anew is told what is ready already. So a line may leave bytes in the kernel while it does not
 watch for them; one that watches reads on as long as a read fills the buffer, and behind the peer's end up to it.
+
+What a read will go through in memory (`_wire.footprint`) is fetched while the socket before it is served, and, before the
+poller waits, for whoever was read next last time: calls send at the same pace, so they keep their order. At 100 calls
+that takes 1.5 of the 33 µs from the end of a wait to the end of ``send`` off the way; the processor time is the same.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
@@ -78,7 +82,7 @@ cdef class Watched:
         footprint_free(&self._footprint)
 
     cpdef look_around(self):
-        """Find out what ``happened`` goes through: from then on it is fetched while the kernel reads."""
+        """Find out what ``happened`` goes through: from then on it is fetched before it is needed."""
         footprint_find(&self._footprint, self)
 
     @property
@@ -170,6 +174,7 @@ cdef class Poller:
         if watched._known:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, watched.fd, &event)
             watched._known = watched.readable = watched.writable = False
+            self._unfollow(watched)
             self._watched.discard(watched)
             if self._found:
                 self._left.append(watched)      # an event of this turn may still point to it
@@ -199,6 +204,8 @@ cdef class Poller:
         if waits:
             PyErr_CheckSignals()    # one that came in a turn would not end the wait
         if waits and not self.wanted:
+            if self._newest != NULL and (<Watched>self._newest)._next != NULL:
+                self._fetch(<Watched>(<Watched>self._newest)._next)     # while there is time
             with nogil:
                 self._found = max(epoll_wait(self.fd, self._events, MOST, -1), 0)
         else:
@@ -216,6 +223,8 @@ cdef class Poller:
                     self.wanted = True
                     continue
                 watched = <Watched>self._events[i].data.ptr
+                if i + 1 < self._found and self._events[i + 1].data.ptr != NULL:
+                    self._fetch(<Watched>self._events[i + 1].data.ptr)
                 if watched._known:
                     what = self._events[i].events
                     watched._ended = (what & ~(EPOLLIN | EPOLLOUT)) != 0
@@ -234,12 +243,47 @@ cdef class Poller:
             self.leave(watched)     # it can be told nothing; the others would not be told again
         return 0
 
-    cpdef Py_ssize_t receive(self, Watched watched):
-        """Read what is there into ``buffer`` and return how many bytes: 0 at the end, or ``NOTHING`` or ``BROKEN``."""
+    cdef void _fetch(self, Watched watched) noexcept:
+        """Have what it goes through brought into the cache, unless it is there."""
         if self._reads - watched._read > RECENT:
             footprint_fetch(&watched._footprint)
+            watched._read = self._reads
+
+    cdef void _follow(self, Watched watched) noexcept:
+        """Remember who is read behind whom: calls send at the same pace, so it will be so again."""
+        cdef Watched newest = <Watched>self._newest if self._newest != NULL else None
+        self._newest = <void *>watched if watched._known else NULL
+        if newest is None or self._newest == NULL or newest._next == <void *>watched or newest is watched:
+            return
+        if newest._next != NULL:
+            (<Watched>newest._next)._previous = NULL
+        if watched._previous != NULL:
+            (<Watched>watched._previous)._next = NULL
+        newest._next = <void *>watched
+        watched._previous = <void *>newest
+
+    cdef void _unfollow(self, Watched watched) noexcept:
+        """Forget it, so that nothing points to what may be gone."""
+        if watched._previous != NULL:
+            (<Watched>watched._previous)._next = NULL
+        if watched._next != NULL:
+            (<Watched>watched._next)._previous = NULL
+        watched._previous = watched._next = NULL
+        if self._newest == <void *>watched:
+            self._newest = NULL
+
+    @property
+    def next(self):
+        """Who is probably read next, or None."""
+        cdef void *next = (<Watched>self._newest)._next if self._newest != NULL else NULL
+        return <Watched>next if next != NULL else None
+
+    cpdef Py_ssize_t receive(self, Watched watched):
+        """Read what is there into ``buffer`` and return how many bytes: 0 at the end, or ``NOTHING`` or ``BROKEN``."""
+        self._fetch(watched)
         self._reads += 1
         watched._read = self._reads
+        self._follow(watched)
         cdef Py_ssize_t size = recv(watched.fd, self._at, self._room, 0)
         if size > 0 and (size == self._room or watched._ended) and watched._known:
             self._tell(watched, EPOLL_CTL_MOD)

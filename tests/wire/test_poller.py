@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given, strategies as st
 
 from mediaflow._wire.poller import BROKEN, NOTHING, Poller, Watched
 
@@ -289,6 +290,50 @@ def test_who_leaves_before_it_is_told_is_told_nothing(pairs: Pairs) -> None:
     poller.tell()
     gc.collect()
     assert len(poller) == len(alive) == 0
+
+
+def test_who_is_read_next_is_who_was_last_time(pairs: Pairs) -> None:
+    """Each is followed by one and follows one; whoever leaves is forgotten, and so is who has left already."""
+    poller = Poller()
+    sockets = [Socket(ours.fileno()) for ours, _ in pairs]
+    for each in sockets:
+        poller.watch(each, True, False)
+
+    def expected(number: int) -> int | None:
+        """Read it, and return which is expected then."""
+        poller.receive(sockets[number])
+        return None if poller.next is None else sockets.index(poller.next)  # type: ignore[arg-type]
+
+    assert poller.next is None
+    assert [expected(number) for number in (0, 1, 2, 3, 0, 1, 2, 3)] == [None] * 4 + [1, 2, 3, 0]
+    assert [expected(number) for number in (0, 0, 1)] == [1, 1, 2]
+    assert [expected(number) for number in (3, 1, 2, 0, 1, 3)] == [0, 3, None, None, 2, None]
+    assert [expected(number) for number in (2, 0, 1, 3)] == [0, 1, 3, 2]
+    poller.leave(sockets[1])
+    assert [expected(number) for number in (0, 1, 3)] == [None, None, 0]
+    poller.leave(sockets[3])
+    assert poller.next is None and [expected(number) for number in (2, 0, 2)] == [None, None, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.booleans()), max_size=60))
+def test_nothing_points_to_who_has_left(moves: list[tuple[int, bool]]) -> None:
+    """Connections come, are read, leave and are gone, in any order; a sanitizer sees whoever goes on using one."""
+    poller = Poller()
+    fds = [socket.socketpair() for _ in range(20)]
+    alive: dict[int, Socket] = {}
+    for number, leaves in moves:
+        if number not in alive:
+            fds[number][0].setblocking(False)
+            alive[number] = Socket(fds[number][0].fileno())
+            poller.watch(alive[number], True, False)
+        assert poller.receive(alive[number]) == NOTHING
+        assert poller.next is None or poller.next in alive.values()
+        if leaves:
+            poller.leave(alive.pop(number))
+        assert poller.next is None or poller.next in alive.values()
+    for pair in fds:
+        for end in pair:
+            end.close()
 
 
 def test_what_the_kernel_refuses_is_an_error(pairs: Pairs) -> None:
