@@ -22,7 +22,8 @@ ended beside the call, and has its note::
                        confirmed     ┊ what had not left waits
     session 2                        open, for up to AGAIN_S ───┴▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄ …
 
-What had left and was not confirmed (▒) is lost, or at least in doubt, and is booked so (``Writer.lose``).  A service
+What had left and was not confirmed (▒) is lost, or at least in doubt, and is booked so (``Writer.lose``), as is that of
+a session that breaks when the next one has the call already and it has not stored all.  A service
 that breaks every stream is not asked for ever: after ``VAIN`` sessions in a row that confirmed nothing the sink fails.
 So that little is in doubt, no more than ``PartWriter.in_doubt_s`` of audio may be; what exceeds that waits as well.  At
 half of it the session is asked how far it is, if the ledger has not asked before.
@@ -66,6 +67,9 @@ VAIN, VAIN_S = 3, 1.0
 """How many sessions in a row may break and have confirmed nothing, and how much longer each is waited for."""
 
 
+NOTED = ("completed", "partial")
+"""What the status of a session is once its note is there."""
+
 _NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -103,7 +107,7 @@ class Part(ABC):
         self.facts = _NO_FACTS
         """What else is known of its outcome."""
         self.given = 0
-        """Samples that it was given, once it is closed."""
+        """Samples that it was given, once it is closed; 0 where it broke."""
         self.lost = 0
         """Samples that are lost behind what it has confirmed, where it broke, and are not booked yet."""
         self.writer: PartWriter
@@ -301,8 +305,20 @@ class Relay(eka.Quota, Writer):
         await self.aside(partial(self._finish, last))
 
     async def _finish(self, part: Part) -> None:
-        await part.finish()
+        failure: SinkError | None = None
+        try:
+            await part.finish()
+        except SinkError as error:
+            if error.code != LOST:
+                raise
+            confirmed = part.writer.delivered
+            self._write_off(part, part.given - confirmed)
+            if part.status not in NOTED:
+                part.status = "broken"
+                failure = error if confirmed else None
         self._book_lost()
+        if failure is not None:
+            raise failure
 
     async def _mend(self, failure: SinkError) -> None:
         """Go on in another session, for the stream of the last one has broken; raise ``failure`` if there is none."""
@@ -313,8 +329,8 @@ class Relay(eka.Quota, Writer):
             raise failure
         await anyio.sleep(self._vain * VAIN_S)
         part = await self._another(failure)
-        last.lost = (self.given - len(rest)) // self._format.sample_bytes - confirmed
-        last.status, last.facts = "broken", {**last.facts, "lost_samples": last.lost}
+        last.status = "broken"
+        self._write_off(last, (self.given - len(rest)) // self._format.sample_bytes - confirmed)
         logger.warning(
             "EkaScribe session %s goes on as session %s, for %s; %d samples are lost or in doubt",
             last.session_id,
@@ -322,7 +338,6 @@ class Relay(eka.Quota, Writer):
             failure,
             last.lost,
         )
-        self.note("StreamLost", session_id=last.session_id, samples=last.lost)
         self._go_on_with(part)
         self._book_lost()
         await self.aside(last.salvage if confirmed else last.abort)
@@ -342,6 +357,12 @@ class Relay(eka.Quota, Writer):
         except SinkError as error:
             raise SinkError(failure.code, f"{failure}; another session could not be had: {error}") from None
         raise AssertionError("stamina ends by returning or raising")
+
+    def _write_off(self, part: Part, samples: int) -> None:
+        """Put on record that so much of what ``part`` was given is lost, behind what it has confirmed."""
+        part.given, part.lost = 0, samples
+        part.facts = {**part.facts, "lost_samples": samples}
+        self.note("StreamLost", session_id=part.session_id, samples=samples)
 
     def _book_lost(self) -> None:
         """Have booked what is lost, as far as nothing before it is in doubt."""

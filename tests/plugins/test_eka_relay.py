@@ -236,7 +236,7 @@ class Line:
 
     Those in ``refused`` cannot be had, those in ``hangs`` take for ever to be had, those in ``fails`` end badly, and
     the first does not end before the event ``note``.  ``breaks`` says of some how many samples they take, and how many
-    they have confirmed when they break.
+    they have confirmed when they break; ``cuts`` of some how many they have confirmed when they break at their end.
     """
 
     def __init__(
@@ -247,12 +247,13 @@ class Line:
         fails: Sequence[int] = (),
         note: anyio.Event | None = None,
         breaks: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+        cuts: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.writers: list[Kept] = []
         self.ended: list[int] = []
         self.aborted: list[int] = []
         self.salvaged: list[int] = []
-        self.breaks = breaks
+        self.breaks, self.cuts = breaks, cuts
         self.opened: Callable[[], None] = lambda: None
         self.refusals = 0
         self.refusal = "session-refused"
@@ -314,6 +315,12 @@ class _Part(Part):
                 await self.abort()
                 raise
         self._line.ended.append(self.number)
+        if self.number in self._line.cuts:
+            kept = self._line.writers[self.number - 1]
+            kept.confirmed = self._line.cuts[self.number]
+            if not kept.confirmed or self.number in self._line.fails:
+                self.status = "streaming"
+            raise SinkError("stream-lost", f"session {self.number} was cut off")
         if self.number in self._line.fails:
             raise SinkError("end-refused", f"session {self.number}")
 
@@ -592,6 +599,29 @@ async def test_where_all_had_arrived_nothing_is_lost(tmp_path: Path) -> None:
     """A stream that breaks when all that had left was confirmed."""
     account, ledger = await carried(tmp_path, Line(breaks={1: (8000, 8000), 2: (16000, 16000)}), 4)
     assert (account["status"], ledger["delivered"], ledger["dropped"]) == ("complete", 32000, {})
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "fails", "status", "failure"),
+    [
+        (20000, [], "completed", None),
+        (LAST, [], "completed", None),
+        (0, [], "broken", None),
+        (20000, [1], "broken", {"code": "stream-lost", "text": "session 1 was cut off"}),
+    ],
+)
+async def test_an_early_session_that_breaks_at_its_end(
+    tmp_path: Path, confirmed: int, fails: list[int], status: str, failure: dict[str, str] | None
+) -> None:
+    """What it had not confirmed is on record as lost, and what the next ones have as delivered; a note may be missing."""
+    account, ledger = await carried(tmp_path, Line(fails=fails, cuts={1: confirmed}))
+    lost = LAST - confirmed
+    assert (account["status"], ledger["failure"]) == ("failed" if failure else "complete", failure)
+    assert (ledger["delivered"], ledger["dropped"]) == (56000 - lost, {"stream-lost": lost} if lost else {})
+    sessions = ledger["outcome"]["sessions"]
+    assert sessions[0] == {"session_id": "s1", "status": status, "lost_samples": lost}
+    assert [session["status"] for session in sessions[1:]] == ["completed"] * 2
+    assert [(event["event"], event["samples"]) for event in account["events"]] == [("StreamLost", lost)]
 
 
 async def test_what_is_lost_is_booked_behind_what_is_in_doubt(tmp_path: Path) -> None:
