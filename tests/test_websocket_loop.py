@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import faulthandler
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -27,6 +28,14 @@ from mediaflow._websocket.hub import current
 from mediaflow._websocket.loop import EventLoop, _Selector
 
 PATIENCE_S = 20
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """End the process where a loop does not wake any more: nothing that runs on it would see to that."""
+    faulthandler.dump_traceback_later(3 * PATIENCE_S, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @asynccontextmanager
