@@ -613,7 +613,7 @@ async def test_where_all_had_arrived_nothing_is_lost(tmp_path: Path) -> None:
 async def test_an_early_session_that_breaks_at_its_end(
     tmp_path: Path, confirmed: int, fails: list[int], status: str, failure: dict[str, str] | None
 ) -> None:
-    """What it had not confirmed is on record as lost, and what the next ones have as delivered; a note may be missing."""
+    """What it had not confirmed is on record as lost, what the next ones have as delivered; a note may be missing."""
     account, ledger = await carried(tmp_path, Line(fails=fails, cuts={1: confirmed}))
     lost = LAST - confirmed
     assert (account["status"], ledger["failure"]) == ("failed" if failure else "complete", failure)
