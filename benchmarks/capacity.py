@@ -82,7 +82,9 @@ NOT_MEASURED = """\
 
 AWAKE = """\
 Neither core ever sleeps, for something of the lowest class runs in
-every pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured."""
+every pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured. Of
+what it takes it does not tell all, so before each run something that only touches memory is tried on the bridge's core,
+and for how long that stands still counts as taken by others (`benchmarks/stalls.py`)."""
 ASLEEP = """\
 A core with nothing to do sleeps.
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import blocks, eka_rest, generator, rows
+from . import blocks, eka_rest, generator, rows, stalls
 from .awake import kept_awake
 from .generator import Generator, Options
 from .rows import FRAME_MS, JSON_ROW, ROWS, Place, Row, Server, Tls, started
@@ -65,7 +65,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     generator: float | None = None
     """The load's share of its core."""
     others: float | None = None
-    """The share of the time for which something else had its core: other processes, or the hypervisor."""
+    """The share of the time for which something else had its core: other processes, or the hypervisor (``stalls``)."""
     late_ms: float | None = None
     """p99 of how late the load was itself."""
     waiting: int = 0
@@ -149,13 +149,14 @@ def running(row: Row, tls: bool = False) -> Iterator[Run]:
 
 def _window(run: Run, record: Record, seconds: float, *, saturated: bool = False, warm_s: float = WARM_S) -> Record:
     """Play for some seconds, and for a moment before; put down what was seen."""
+    stood_still = stalls.share(rows.CORE)
     play = run.load.saturated if saturated else run.load.paced
     play(warm_s)
     before, theirs = run.server.cpu_s(), run.of_others_s()
     window = play(seconds)
     used = run.server.cpu_s() - before
     others = max(run.of_others_s() - theirs, 0.0)  # both are counted in hundredths of a second
-    record.others = round(others / (window.seconds + window.drain_s), 4)
+    record.others = round(others / (window.seconds + window.drain_s) + stood_still, 4)
     record.frames = window.frames
     record.us_per_frame = round(1e6 * used / window.frames, 3)
     record.core = round(used / (window.seconds + window.drain_s), 4)

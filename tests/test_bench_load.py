@@ -14,10 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import bench_load, capacity, load_report, modes  # noqa: E402 (behind an installed mediaflow)
+from benchmarks import bench_load, capacity, load_report, modes, stalls  # noqa: E402 (behind an installed mediaflow)
 from benchmarks.load_report import Document  # noqa: E402
 from benchmarks.modes import Record  # noqa: E402
-from benchmarks.rows import PIPECAT, ROWS, Row  # noqa: E402
+from benchmarks.rows import CORE, PIPECAT, ROWS, Row  # noqa: E402
 
 FAULTS = {
     "lost": {"lost": 2},
@@ -193,6 +193,17 @@ def test_a_ramp_counts_what_was_carried(broken: dict[str, object], calls: int) -
     steps = [Record("ramp", "mediaflow", number, p99_ms=1.0) for number in (100, 200)]
     last = msgspec.convert({"mode": "ramp", "row": "mediaflow", "calls": 300, "p99_ms": 1.0, **broken}, Record)
     assert load_report.carried(document(*steps, last), "mediaflow") == calls
+
+
+@pytest.mark.slow
+def test_a_core_that_is_shared_stands_still(needs: Callable[..., None]) -> None:
+    """Where something else always runs on it, half the time is gone."""
+    needs("gcc", "taskset")
+    with subprocess.Popen(["taskset", "-c", str(CORE), sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert 0.2 < stalls.share(CORE) < 0.95
+        finally:
+            busy.kill()
 
 
 def test_others_end_a_ramp() -> None:
