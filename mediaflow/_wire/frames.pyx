@@ -136,7 +136,7 @@ cdef class Decoder:
                 return event
 
     cpdef bint ends_here(self):
-        """Tell whether what was fed ends within the next frame, or with it; False also where that is not seen at once."""
+        """Tell whether what was fed ends within the next frame, or with it; False also if that is not seen at once."""
         cdef const uint8_t *head = <const uint8_t *>self._at
         cdef Py_ssize_t here = self._end - self._at
         if self._inside:
