@@ -313,6 +313,12 @@ class Relay(eka.Quota, Writer):
                 raise
             confirmed = part.writer.delivered
             self._write_off(part, part.given - confirmed)
+            logger.warning(
+                "EkaScribe session %s, which was handed over, has not ended well: %s; %d samples are lost or in doubt",
+                part.session_id,
+                error,
+                part.lost,
+            )
             if part.status not in NOTED:
                 part.status = "broken"
                 failure = error if confirmed else None

@@ -611,7 +611,12 @@ async def test_where_all_had_arrived_nothing_is_lost(tmp_path: Path) -> None:
     ],
 )
 async def test_an_early_session_that_breaks_at_its_end(
-    tmp_path: Path, confirmed: int, fails: list[int], status: str, failure: dict[str, str] | None
+    tmp_path: Path,
+    confirmed: int,
+    fails: list[int],
+    status: str,
+    failure: dict[str, str] | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What it had not confirmed is on record as lost, what the next ones have as delivered; a note may be missing."""
     account, ledger = await carried(tmp_path, Line(fails=fails, cuts={1: confirmed}))
@@ -622,6 +627,7 @@ async def test_an_early_session_that_breaks_at_its_end(
     assert sessions[0] == {"session_id": "s1", "status": status, "lost_samples": lost}
     assert [session["status"] for session in sessions[1:]] == ["completed"] * 2
     assert [(event["event"], event["samples"]) for event in account["events"]] == [("StreamLost", lost)]
+    assert f"session s1, which was handed over, has not ended well: session 1 was cut off; {lost} s" in caplog.text
 
 
 async def test_what_is_lost_is_booked_behind_what_is_in_doubt(tmp_path: Path) -> None:
