@@ -260,6 +260,41 @@ def test_an_interrupt_ends_it() -> None:
         run(main)
 
 
+@pytest.mark.parametrize("had_a_handler", [False, True])
+def test_an_interrupt_that_does_not_end_the_wait_itself(had_a_handler: bool) -> None:
+    """As one that comes just before the wait: here another thread notices it."""
+
+    ended, heard = threading.Event(), []
+
+    def interrupt(loop: asyncio.AbstractEventLoop) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.kill(os.getpid(), signal.SIGINT)
+        heard.append(ended.wait(PATIENCE_S))
+        loop.call_soon_threadsafe(ended.set)  # which ends the wait in any case
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if had_a_handler:  # with the last one the standard library stops to wake the loop for signals
+            loop.add_signal_handler(signal.SIGUSR1, print)
+            loop.remove_signal_handler(signal.SIGUSR1)
+        thread = threading.Timer(0.05, interrupt, (loop,))
+        thread.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            thread.join()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(main)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert heard == [True]
+    assert signal.set_wakeup_fd(-1) == -1  # nothing writes to what is closed
+
+
 def test_a_consumer_is_called_in_the_context_of_who_opened_the_first_connection() -> None:
     """So that what it begins finds the backend, and whatever else a task has around it."""
     where = contextvars.ContextVar("where", default="nowhere")

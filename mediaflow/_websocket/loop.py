@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import signal
+import threading
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
@@ -36,6 +38,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self.hub = selector.hub = _Hub(self)
         selector.others = _Others(selector.fileno(), self.hub)
         self.hub.poller.watch_always(selector.others)
+        self._be_woken_by_signals()
 
     # Whatever is to be done besides comes by one of these, or wakes the selector.
 
@@ -57,8 +60,25 @@ class EventLoop(asyncio.SelectorEventLoop):
         self.hub.poller.wanted = True
         return super().call_at(when, callback, *args, context=context)
 
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Have the loop no longer handle that signal; the others end the wait all the same."""
+        removed = super().remove_signal_handler(sig)
+        self._be_woken_by_signals()
+        return removed
+
+    def _be_woken_by_signals(self) -> None:
+        """Have each signal leave a byte for the selector: one that comes just before the wait would not end it.
+
+        Of a thousand that was one or two, and Ctrl-C seemed to do nothing.  The library asks for it only while it has
+        handlers of its own, on Unix.
+        """
+        if threading.current_thread() is threading.main_thread() and not self.is_closed():
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Give all file descriptors back."""
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
         super().close()
         self.hub.poller.close()
 
