@@ -244,6 +244,15 @@ def test_threads_and_signals_are_heard(busy: bool) -> None:
     run(main)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT be heard also where the tests were begun in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_it() -> None:
     """Ctrl-C comes out of ``run``, as with any loop."""
 
@@ -260,27 +269,28 @@ def test_an_interrupt_ends_it() -> None:
         run(main)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("had_a_handler", [False, True])
 def test_an_interrupt_that_does_not_end_the_wait_itself(had_a_handler: bool) -> None:
     """As one that comes just before the wait: here another thread notices it."""
 
     ended, heard = threading.Event(), []
 
-    def interrupt(loop: asyncio.AbstractEventLoop) -> None:
+    def interrupt(loop: asyncio.AbstractEventLoop, never: asyncio.Event) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.kill(os.getpid(), signal.SIGINT)
         heard.append(ended.wait(PATIENCE_S))
-        loop.call_soon_threadsafe(ended.set)  # which ends the wait in any case
+        loop.call_soon_threadsafe(never.set)  # but where it was not heard
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
+        loop, never = asyncio.get_running_loop(), asyncio.Event()
         if had_a_handler:  # with the last one the standard library stops to wake the loop for signals
             loop.add_signal_handler(signal.SIGUSR1, print)
             loop.remove_signal_handler(signal.SIGUSR1)
-        thread = threading.Timer(0.05, interrupt, (loop,))
+        thread = threading.Timer(0.05, interrupt, (loop, never))
         thread.start()
         try:
-            await asyncio.Event().wait()
+            await never.wait()
         finally:
             ended.set()
             thread.join()

@@ -143,6 +143,8 @@ class Cork:
     def pull(self) -> None:
         """Write all that is held."""
         self.is_in = False
+        if not self._sockets:
+            return
         sockets, self._sockets = self._sockets, []
         for socket in sockets:
             try:
