@@ -273,7 +273,6 @@ def test_an_interrupt_ends_it() -> None:
 @pytest.mark.parametrize("had_a_handler", [False, True])
 def test_an_interrupt_that_does_not_end_the_wait_itself(had_a_handler: bool) -> None:
     """As one that comes just before the wait: here another thread notices it."""
-
     ended, heard = threading.Event(), []
 
     def interrupt(loop: asyncio.AbstractEventLoop, never: asyncio.Event) -> None:
@@ -303,6 +302,17 @@ def test_an_interrupt_that_does_not_end_the_wait_itself(had_a_handler: bool) -> 
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert heard == [True]
     assert signal.set_wakeup_fd(-1) == -1  # nothing writes to what is closed
+
+
+def test_a_loop_that_is_closed_takes_nothing_from_the_next() -> None:
+    """Closed once more, it does not stop signals from waking another."""
+    first = EventLoop()
+    first.close()
+    second = EventLoop()
+    first.close()
+    wakes = signal.set_wakeup_fd(-1)
+    second.close()
+    assert wakes >= 0
 
 
 def test_a_consumer_is_called_in_the_context_of_who_opened_the_first_connection() -> None:

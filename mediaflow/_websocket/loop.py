@@ -77,7 +77,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Give all file descriptors back."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not self.is_closed():
             signal.set_wakeup_fd(-1)
         super().close()
         self.hub.poller.close()

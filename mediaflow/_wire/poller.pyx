@@ -24,6 +24,7 @@ calls that takes 1.5 of the 33 µs from the end of a wait to the end of ``send``
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from posix.unistd cimport close as close_fd
@@ -200,6 +201,8 @@ cdef class Poller:
 
         With ``waits`` it waits for the first, without the interpreter's lock. A signal ends that with 0.
         """
+        if waits:
+            PyErr_CheckSignals()    # one that came in a turn would not end the wait
         if waits and not self.wanted:
             if self._newest != NULL and (<Watched>self._newest)._next != NULL:
                 self._fetch(<Watched>(<Watched>self._newest)._next)     # while there is time

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 import gc
 import itertools
 import math
+import operator
 import os
 import select
 import signal
@@ -364,6 +367,19 @@ def test_a_wait_ends_with_a_socket_with_its_time_or_with_a_signal(pairs: Pairs) 
     poller.wanted = False
     with signals(lambda: None):
         assert (turn(poller, True), poller.wanted) == (0, False)
+
+
+def test_what_a_signal_wants_is_not_waited_for() -> None:
+    """One that came before the wait, where no code of Python's ran between that would have handled it."""
+    poller = Poller()
+    poller.wake_at(time.monotonic() + 3)
+    send = functools.partial(ctypes.PyDLL(None)["raise"], signal.SIGUSR1)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: setattr(poller, "wanted", True))
+    try:
+        assert list(map(operator.call, (send, functools.partial(poller.find, True)))) == [0, 0]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert poller.wanted
 
 
 def test_what_is_watched_always_is_told_until_it_is_read(pairs: Pairs) -> None:
