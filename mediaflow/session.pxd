@@ -1,7 +1,7 @@
 cimport cython
 
 from mediaflow.compiled cimport Fused
-from mediaflow.delivery.account cimport TrackAccount
+from mediaflow.delivery.account cimport Span, Timeline, TrackAccount
 from mediaflow.delivery.edge cimport Edge
 
 
@@ -55,3 +55,9 @@ cdef class LiveSession:
     @cython.locals(edge=Edge)
     cdef _deliver(self, items)
     cdef _hear(self, event)
+
+    @cython.locals(timeline=Timeline, tracks=dict, account=TrackAccount, sinks=list, edge=Edge, sink=dict)
+    cpdef dict account(self)
+
+    @cython.locals(lane=_Lane, extents=dict, concealed=dict)
+    cdef Timeline _timeline(self)

@@ -247,17 +247,18 @@ class LiveSession:
         """Return the ledger of the call as it stands."""
         self.confirm()
         timeline = self._timeline()
-        sinks = []
+        tracks: dict[str, dict[str, Any]] = {}
+        for track, account in self._accounts().items():
+            tracks[track] = account.figures()
+            tracks[track]["lost"] = dict(self._lost.get(track, ()))
+        sinks: list[dict[str, Any]] = []
         for edge in self.edges:
             failure = edge.failure
-            sinks.append(
-                {
-                    "sink": edge.label,
-                    **edge.account.figures(timeline),
-                    "failure": None if failure is None else {"code": failure.code, "text": str(failure)},
-                    "outcome": edge.outcome,
-                }
-            )
+            sink: dict[str, Any] = {"sink": edge.label}
+            sink |= edge.account.figures(timeline)
+            sink["failure"] = None if failure is None else {"code": failure.code, "text": str(failure)}
+            sink["outcome"] = edge.outcome
+            sinks.append(sink)
         return {
             "pipeline": self._pipeline,
             "call": self.stream.id,
@@ -265,10 +266,7 @@ class LiveSession:
             "status": self._status(),
             "error": self.error,
             "sample_rate": self.stream.format.sample_rate,
-            "tracks": {
-                track: account.figures() | {"lost": dict(self._lost.get(track, {}))}
-                for track, account in self._accounts().items()
-            },
+            "tracks": tracks,
             "sinks": sinks,
             **self._events(),
             **({} if self.reply is None else {"reply": self.reply.account()}),
@@ -288,11 +286,13 @@ class LiveSession:
         return "failed" if self.error or any(edge.failure for edge in self.edges) else "complete"
 
     def _timeline(self) -> Timeline:
-        begun = {lane.track: lane for lane in self._lanes if lane.end != lane.start}
-        return Timeline(
-            {track: Span(account.start, account.end) for track, account in begun.items()},
-            {track: account.concealed for track, account in begun.items()},
-        )
+        extents: dict[str, Span] = {}
+        concealed: dict[str, list[Span]] = {}
+        for lane in self._lanes:
+            if lane.end != lane.start:
+                extents[lane.track] = Span(lane.start, lane.end)
+                concealed[lane.track] = lane.concealed
+        return Timeline(extents, concealed)
 
     def _find(self, track: str) -> _Lane:
         if self._ending or self.broke or self.undelivered:

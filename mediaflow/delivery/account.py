@@ -42,68 +42,80 @@ class Join(NamedTuple):
     kept: tuple[str, ...]
 
 
-class Span(NamedTuple):
+class Span:
     """Samples ``start`` to ``end`` (not included) of a track, and why they matter."""
 
-    start: int
-    end: int
-    reason: str = ""
+    def __init__(self, start: int, end: int, reason: str = "") -> None:
+        self.start, self.end, self.reason = start, end, reason
+
+    def __repr__(self) -> str:
+        return f"Span({self.start}, {self.end}, {self.reason!r})"
 
 
-class Timeline(NamedTuple):
+class Timeline:
     """Per track: how far the audio reaches, and the concealed spans in it, in order."""
 
-    extents: Mapping[str, Span]
-    concealed: Mapping[str, Sequence[Span]]
+    def __init__(self, extents: dict[str, Span], concealed: dict[str, list[Span]]) -> None:
+        self.extents, self.concealed = extents, concealed
 
 
-def carry(timeline: Timeline, path: Iterable[Rate | Join]) -> Timeline:
+def carry(timeline: Timeline, path: Sequence[Rate | Join]) -> Timeline:
     """Work out what ``timeline`` is at the end of ``path``."""
-    extents, concealed = dict(timeline.extents), {track: list(spans) for track, spans in timeline.concealed.items()}
     for step in path:
-        if not extents:
-            break
-        if isinstance(step, Join):
-            kept = [extent for track, extent in extents.items() if track in step.kept]
-            spans = _union(spans for track, spans in concealed.items() if track in step.kept)
-            extents = {step.track: Span(min(e.start for e in kept), max(e.end for e in kept))} if kept else {}
-            concealed = {step.track: spans}
-        else:
-            for track, extent in extents.items():
-                scale = _Scale(extent.start, step)
-                extents[track] = Span(scale.start, scale(extent.end))
-                concealed[track] = [Span(scale(s.start), scale(s.end), s.reason) for s in concealed.get(track, ())]
+        timeline = _joined(timeline, step) if isinstance(step, Join) else _scaled(timeline, step)
+    return timeline
+
+
+def _joined(timeline: Timeline, join: Join) -> Timeline:
+    joined: Span | None = None
+    concealed: list[Span] = []
+    for track, extent in timeline.extents.items():
+        if track in join.kept:
+            if joined is None:
+                joined = Span(extent.start, extent.end)
+            else:
+                joined = Span(min(joined.start, extent.start), max(joined.end, extent.end))
+            concealed += timeline.concealed.get(track, ())
+    if joined is None:
+        return Timeline({}, {})
+    return Timeline({join.track: joined}, {join.track: _union(concealed)})
+
+
+def _scaled(timeline: Timeline, rate: Rate) -> Timeline:
+    """Scale positions: k samples of a resampler's input begin at output sample ceil(k·L/M)."""
+    extents: dict[str, Span] = {}
+    concealed: dict[str, list[Span]] = {}
+    rate_in, rate_out = rate.rate_in, rate.rate_out
+    for track, extent in timeline.extents.items():
+        origin = extent.start
+        start = rescale(origin, rate_in, rate_out)
+        extents[track] = Span(start, start - (origin - extent.end) * rate_out // rate_in)
+        concealed[track] = spans = []
+        for span in timeline.concealed.get(track, ()):
+            span_start = start - (origin - span.start) * rate_out // rate_in
+            spans.append(Span(span_start, start - (origin - span.end) * rate_out // rate_in, span.reason))
     return Timeline(extents, concealed)
 
 
-class _Scale:
-    """Positions of a track at the output of a resampler: k samples of input begin at output sample ceil(k·L/M)."""
-
-    def __init__(self, origin: int, rate: Rate) -> None:
-        self._origin, self._rate = origin, rate
-        self.start = rescale(origin, rate.rate_in, rate.rate_out)
-
-    def __call__(self, position: int) -> int:
-        return self.start - (self._origin - position) * self._rate.rate_out // self._rate.rate_in
+def _order(span: Span) -> tuple[int, int]:
+    return span.start, -span.end
 
 
-def _union(tracks: Iterable[Sequence[Span]]) -> list[Span]:
+def _union(spans: list[Span]) -> list[Span]:
     """Merge spans of several tracks so that no sample is in two of them; the one that begins first keeps it.
 
     Of two that begin together the longer does.
     """
     merged: list[Span] = []
-    reached: int | None = None
-    for span in sorted((span for spans in tracks for span in spans), key=lambda span: (span.start, -span.end)):
-        start = span.start if reached is None else max(span.start, reached)
-        if start < span.end:
-            merged.append(Span(start, span.end, span.reason))
-            reached = span.end
+    if spans:
+        spans.sort(key=_order)
+        reached = spans[0].start
+        for span in spans:
+            start = max(span.start, reached)
+            if start < span.end:
+                merged.append(Span(start, span.end, span.reason))
+                reached = span.end
     return merged
-
-
-def _overlap(span: Span, others: Iterable[Span]) -> int:
-    return sum(max(0, min(span.end, other.end) - max(span.start, other.start)) for other in others)
 
 
 class TrackAccount:
@@ -124,13 +136,12 @@ class TrackAccount:
 
     def figures(self) -> dict[str, Any]:
         """Return the totals."""
-        concealed = _by_reason(self.concealed)
         timeline = self.end - self.start
         return {
             "start": self.start,
             "timeline": timeline,
-            "received": timeline - sum(concealed.values()),
-            "concealed": concealed,
+            "received": timeline - _total(self.concealed),
+            "concealed": _by_reason([self.concealed]),
             "dropped": dict(self.dropped),
         }
 
@@ -176,13 +187,18 @@ class _Runs:
 
     def total(self) -> int:
         """Count the samples."""
-        return sum(run.end - run.start for run in self.runs)
+        total = 0
+        for run in self.runs:
+            total += run.end - run.start
+        return total
 
-    def real(self, concealed: Mapping[str, Sequence[Span]]) -> int:
+    def real(self, concealed: dict[str, list[Span]]) -> int:
         """Count the samples that are not concealed."""
-        return sum(
-            run.end - run.start - _overlap(Span(run.start, run.end), concealed.get(run.track, ())) for run in self.runs
-        )
+        total = self.total()
+        for run in self.runs:
+            for span in concealed.get(run.track, ()):
+                total -= max(0, min(run.end, span.end) - max(run.start, span.start))
+        return total
 
 
 class SinkAccount:
@@ -253,11 +269,15 @@ class SinkAccount:
     def figures(self, source: Timeline) -> dict[str, Any]:
         """Return the totals, given what the source has brought so far."""
         here = carry(source, self._path)
-        concealed = _by_reason(span for spans in here.concealed.values() for span in spans)
-        received = sum(extent.end - extent.start for extent in here.extents.values())
+        received = _total(here.extents.values())
         delivered = self._delivered.real(here.concealed)
-        dropped = {reason: runs.real(here.concealed) for reason, runs in self._dropped.items()}
-        spooled = received - delivered - sum(dropped.values()) - sum(concealed.values())
+        spooled = received - delivered
+        dropped: dict[str, int] = {}
+        for reason, runs in self._dropped.items():
+            dropped[reason] = samples = runs.real(here.concealed)
+            spooled -= samples
+        for spans in here.concealed.values():
+            spooled -= _total(spans)
         if self._closed and spooled > 0:
             # It came in at the source and never reached this end: a transform kept it.
             dropped["transforms"] = dropped.get("transforms", 0) + spooled
@@ -271,7 +291,7 @@ class SinkAccount:
             "delivered": delivered,
             "spooled": spooled,
             "dropped": {reason: samples for reason, samples in dropped.items() if samples},
-            "concealed": concealed,
+            "concealed": _by_reason(here.concealed.values()),
         }
 
 
@@ -281,8 +301,18 @@ def has_failed(account: Mapping[str, Any]) -> bool:
     return any(each["status"] in ("failed", "interrupted") for each in lives)
 
 
-def _by_reason(spans: Iterable[Span]) -> dict[str, int]:
-    totals: dict[str, int] = {}
+def _total(spans: Iterable[Span]) -> int:
+    """Count samples."""
+    total = 0
     for span in spans:
-        totals[span.reason] = totals.get(span.reason, 0) + span.end - span.start
-    return {reason: samples for reason, samples in totals.items() if samples}
+        total += span.end - span.start
+    return total
+
+
+def _by_reason(tracks: Iterable[list[Span]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for spans in tracks:
+        for span in spans:
+            if span.start < span.end:
+                totals[span.reason] = totals.get(span.reason, 0) + span.end - span.start
+    return totals

@@ -1,6 +1,6 @@
 """What the ledger is told of the calls that live.
 
-To draw up an account takes 8 µs if all that it needs has just been used.  At work it takes ten times that, for then the
+To draw up an account takes 6 µs if all that it needs has just been used.  At work it takes ten times that, for then the
 code and what the call is made of come from memory, and no audio moves meanwhile: a thousand calls, every second, would
 be a twentieth of a core.  So a call is drawn up within a second if something has happened to it (``Call.changed``): it
 has begun, its sink is open, a note, a loss, a failure, its end.  How far it has come is told every second as well while

@@ -99,7 +99,8 @@ def test_select_keeps_only_its_track() -> None:
         {"inbound": [Span(5, 7, "gap")], "outbound": [Span(30, 40, "gap")]},
     )
     here = carry(timeline, [Join("inbound", ("inbound",))])
-    assert here == Timeline({"inbound": Span(0, 100)}, {"inbound": [Span(5, 7, "gap")]})
+    assert repr(here.extents) == "{'inbound': Span(0, 100, '')}"
+    assert repr(here.concealed) == "{'inbound': [Span(5, 7, 'gap')]}"
 
 
 def settle(account: SinkAccount, timeline: Timeline) -> dict[str, Any]:
@@ -207,4 +208,4 @@ def test_a_track_knows_what_it_received_and_what_it_made_up() -> None:
         "concealed": {"gap": 60},
         "dropped": {"duplicate": 7},
     }
-    assert track.concealed == [Span(100, 160, "gap")]
+    assert repr(track.concealed) == "[Span(100, 160, 'gap')]"
