@@ -240,7 +240,7 @@ async def test_a_stop_in_the_middle_of_a_call_loses_nothing_that_came_in(tmp_pat
 
 async def test_what_a_frame_passes_is_fetched_before(tmp_path: Path) -> None:
     """The carrier's line comes to know where all of it lies, from the first byte read to the last one written."""
-    samples = np.repeat(voices(8000, 1), 12, axis=0)  # it looks twice: the sink may not be open at first
+    samples = np.repeat(voices(8000, 1), 200, axis=0)  # it looks twice: the sink may not be open at first
     soundfile.write(tmp_path / "call.wav", samples, 8000, "PCM_16")
     reader, writer = {"Intake", "Timeline"}, {"Edge", "SinkAccount", "_Writer", "Packer", "AudioStream"}
     passes = reader | {"LiveSession", "_Lane", "Fused", "Chain", "Resampler", "EnergyVad"} | writer
@@ -254,6 +254,7 @@ async def test_what_a_frame_passes_is_fetched_before(tmp_path: Path) -> None:
                 if any(isinstance(each, Intake) for each in passed):
                     names = Counter(type(each).__name__ for each in passed)
                     known = all(lies_in(line.footprint, each) for each in passed if isinstance(each, HOT))
+        bridge.stop()
         await bridge.over(1)
         await ingest.over(1)
 
