@@ -31,7 +31,7 @@ SIDE_BY_SIDE := -q -n $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN)) -m 'not 
 test: system check peers
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 	$(BIN)/pytest -m slow
-	$(MAKE) debug sanitize
+	$(MAKE) -j2 -O debug sanitize
 	$(MAKE) fuzz-short
 	$(MAKE) others
 
@@ -133,16 +133,18 @@ build/pipecat/bin/python:
 	$(PYTHON) -m venv build/pipecat
 	$@ -m pip install -q 'pipecat-ai[websocket]>=1.14,<2' uvicorn websockets
 
-# The other Pythons: the one on the path as pythonX.Y, or pyenv's.  The newest runs all tests, the one between those of
-# the engine, the core and the wires, which is where Pythons differ for us.
+# The other Pythons: the one on the path as pythonX.Y, or pyenv's.  The newest runs all tests as the oldest does, the one
+# between those of what is compiled, and of calls that go through all of it.
 NEWEST := 3.13
 BETWEEN := 3.12
+BETWEEN_TESTS := tests/dsp tests/wire tests/delivery $(foreach each,compiled end_to_end graph hot intake ordered_session \
+  runner session timeline wire_truth websocket*,tests/test_$(each).py)
 others:
 	@for version in $(BETWEEN) $(NEWEST); do \
 	  python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
 	  python=$${python:-$$(command -v python$$version)}; \
 	  if [ -z "$$python" ]; then echo "no Python $$version here: not tested on it"; continue; fi; \
-	  case $$version in $(NEWEST)) tests=tests;; *) tests="tests/dsp tests/wire tests/delivery tests/test_*.py";; esac; \
+	  case $$version in $(NEWEST)) tests=tests;; *) tests="$(wildcard $(BETWEEN_TESTS))";; esac; \
 	  $(MAKE) other PYTHON=$$python VENV=.venv-$$version OTHER_TESTS="$$tests" || exit 1; \
 	done
 
