@@ -82,6 +82,9 @@ def library(data: bytes, server: bool) -> Outcome:
                 decoder.decode(payload, frame.fin)
             except UnicodeDecodeError:
                 return Outcome(events, 1007)
+            begun, _ = decoder.getstate()
+            if begun[:1] == b"\xed" and begun[1:2] >= b"\xa0":  # a surrogate, which it only tells with the third byte
+                return Outcome(events, 1007)
         if frame.fin:
             events.append((kind, parts))
             parts, kind = b"", 0
