@@ -1,6 +1,7 @@
 cimport cython
 
 from mediaflow._dsp.chain cimport Chain
+from mediaflow.frame cimport AudioFrame, new_frame
 
 
 @cython.final
@@ -14,7 +15,10 @@ cdef class Fused:
     cdef str _track
 
     cpdef process(self, frame)
+
+    @cython.locals(frame=AudioFrame)
     cpdef take(self, data, str track, Py_ssize_t position)
+
     cpdef event(self, event)
     cpdef flush(self)
     cdef Py_ssize_t _begin(self, str track, Py_ssize_t position) except -1

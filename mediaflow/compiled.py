@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from . import dsp
 from .component import Processor
-from .frame import AudioFormat, AudioFrame, Event, Item, rescale
+from .frame import AudioFormat, AudioFrame, Event, Item, new_frame, rescale
 
 
 class Compiled(Processor):
@@ -81,9 +81,10 @@ class Fused:
             position = self._begin(track, position)
         pcm = self._chain.process(data)
         self._next = position + len(pcm) // self._sample_bytes
+        frame = new_frame(pcm, self._output, track, position)
         if self._chain.news():
-            return self._teller.tell(AudioFrame(pcm, self._output, track, position))
-        return (AudioFrame(pcm, self._output, track, position),) if pcm else ()
+            return self._teller.tell(frame)
+        return (frame,) if pcm else ()
 
     def event(self, event: Event) -> Iterable[Item]:
         """Let an event pass."""

@@ -14,7 +14,7 @@ cdef class Intake:
     cdef readonly double heard
     cdef readonly bint said_stop
     cdef bint _unseen, _straight
-    cdef object _session, _reorder
+    cdef object _push, _session, _reorder
     cdef Timeline _timeline
     cdef WireTruth _truth
     cdef long long _sample_bytes, _barren, _deaf

@@ -56,6 +56,7 @@ class Intake:
         self._tracks = start.tracks or envelope.TRACKS
         self._default_track = "inbound" if "inbound" in self._tracks else self._tracks[0]
         self._session, self._engine = session, engine
+        self._push = session.push
         self._ordered = OrderedSession(session, order, self._byte_order_found)
         self._straight = self._ordered.is_plain  # past the one above; for 16-bit audio only once that has decided
         self._timeline = Timeline(format.sample_rate)
@@ -172,7 +173,7 @@ class Intake:
             track = self._default_track
         size = len(data)
         samples, rest = size // self._sample_bytes, size % self._sample_bytes
-        if track not in self._tracks:
+        if track is not self._default_track and track not in self._tracks:
             self._engine.count("unannounced-track")
             self._session.drop(samples, "unannounced-track", self._ledger_track(track))
             self._empty()
@@ -189,7 +190,7 @@ class Intake:
         self._barren = 0
         place = self._timeline.put(track, samples, numbered, number, timed, timestamp_ms)
         if place is IN_ORDER:
-            room = self._session.push(data, track) if self._straight else self._order(data, track)
+            room = self._push(data, track) if self._straight else self._order(data, track)
         elif place.repeated:
             self._engine.count("duplicate")
             self._session.drop(samples, "duplicate", track)

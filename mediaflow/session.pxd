@@ -3,6 +3,7 @@ cimport cython
 from mediaflow.compiled cimport Fused
 from mediaflow.delivery.account cimport Span, Timeline, TrackAccount
 from mediaflow.delivery.edge cimport Edge
+from mediaflow.frame cimport AudioFrame
 
 
 @cython.final

@@ -333,7 +333,7 @@ class LiveSession:
             try:
                 out: list[Item] = []
                 for item in items:
-                    out += processor.process(item) if item.__class__ is AudioFrame else processor.event(item)  # type: ignore[arg-type]
+                    out += processor.process(item) if type(item) is AudioFrame else processor.event(item)  # type: ignore[arg-type]
                 items = out
             except Exception as error:
                 raise self._broken(label, error) from error
@@ -344,7 +344,7 @@ class LiveSession:
 
     def _deliver(self, items: Iterable[Item]) -> None:
         for item in items:
-            if item.__class__ is not AudioFrame:
+            if type(item) is not AudioFrame:
                 self._hear(item)
             for edge in self.edges:
                 edge.put(item)

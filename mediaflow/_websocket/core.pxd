@@ -1,6 +1,6 @@
 cimport cython
 
-from mediaflow._wire.frames cimport Decoder
+from mediaflow._wire.frames cimport Decoder, encode
 
 
 cdef class WebSocket
@@ -20,6 +20,7 @@ cdef class Cork:
 cdef class WebSocket:
     # What every message asks for, side by side in memory.
     cdef readonly object _line
+    cdef object _write_line
     cdef Cork _cork
     cdef object _closing, _end
     cdef bint _masks, _refused, _lost

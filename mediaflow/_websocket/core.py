@@ -173,6 +173,7 @@ class WebSocket:
 
     def __init__(self, line: Line, path: str, *, server: bool, max_message: int, cork: Cork | None = None) -> None:
         self._line, self._path = line, path
+        self._write_line = line.write
         self._cork = _thread.cork if cork is None else cork
         self._masks = not server
         self._decoder = Decoder(server, max_message)
@@ -434,7 +435,7 @@ class WebSocket:
         if self._along:
             frame, self._along = self._along + frame, b""
         if not self._cork.is_in:
-            self._line.write(frame)
+            self._write_line(frame)
             return
         if not self._out:
             self._cork.hold(self)

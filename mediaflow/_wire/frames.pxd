@@ -58,4 +58,5 @@ cdef class Decoder:
     cdef int _grow(self, Py_ssize_t size) except -1
 
 
+cpdef bytes encode(int opcode, payload, bint masked)
 cdef bytes build(int opcode, const char *data, Py_ssize_t size, bint masked)

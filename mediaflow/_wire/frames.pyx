@@ -44,6 +44,7 @@ import os
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
 from libc.stdint cimport uint8_t, uint64_t
@@ -103,6 +104,8 @@ cdef class Decoder:
             return
         if PyBytes_CheckExact(data):
             read = data
+        elif PyByteArray_CheckExact(data) and 0 <= size <= PyByteArray_GET_SIZE(data):
+            read = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(data), size)
         else:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
             try:
@@ -386,7 +389,7 @@ cdef bytes build(int opcode, const char *data, Py_ssize_t size, bint masked):
     return frame
 
 
-def encode(int opcode, payload, bint masked) -> bytes:
+cpdef bytes encode(int opcode, payload, bint masked):
     """Return one whole frame: header, mask if ``masked``, and ``payload``, a str (sent as UTF-8) or a buffer of bytes.
 
     Raises ValueError for a control frame of more than 125 bytes, and UnicodeEncodeError for what UTF-8 cannot say.

@@ -234,7 +234,8 @@ cdef class Poller:
                         self._pass_over(watched, error)
         finally:
             self._found = 0
-            self._left.clear()
+            if self._left:
+                self._left.clear()
 
     cdef int _pass_over(self, Watched watched, error) except -1:
         try:

@@ -1,5 +1,7 @@
 cimport cython
 
+from mediaflow.frame cimport AudioFrame
+
 
 @cython.final
 cdef class Span:
@@ -80,7 +82,7 @@ cdef class SinkAccount:
     cdef str _closed
 
     @cython.locals(start=cython.longlong, track=str)
-    cpdef write(self, frame)
+    cpdef write(self, AudioFrame frame)
     cdef _gather(self)
 
     @cython.locals(

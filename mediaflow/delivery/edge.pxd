@@ -1,6 +1,7 @@
 cimport cython
 
 from mediaflow.delivery.account cimport SinkAccount
+from mediaflow.frame cimport AudioFrame
 
 
 @cython.final
@@ -8,7 +9,7 @@ cdef class Edge:
     # What every frame asks for, side by side in memory.
     cdef readonly object failure
     cdef readonly SinkAccount account
-    cdef object _writer, _work
+    cdef object _writer, _write_nowait, _work
     cdef long long _bound, _queued
     cdef bint _busy, _blocks
 
@@ -20,4 +21,6 @@ cdef class Edge:
     cdef double _deadline
 
     cpdef bint full(self) except -1
+
+    @cython.locals(frame=AudioFrame)
     cpdef put(self, item)

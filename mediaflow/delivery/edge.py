@@ -84,6 +84,7 @@ class Edge:
         self._blocks = sink.when_full == "block"
         self._block: AbstractAsyncContextManager[Writer] | None = None  # while it is open
         self._writer: Writer | None = None
+        self._write_nowait: Callable[[Item], bool] | None = None  # the writer's
         self._busy = True
         self._closing = False
         self._stays = sink.resident  # whether a task waits here while there is nothing to do
@@ -111,9 +112,9 @@ class Edge:
             if frame is not None:
                 self.account.drop(frame, self.failure.code)
             return
-        if not self._busy and self._writer is not None:
+        if not self._busy and self._write_nowait is not None:
             try:
-                if self._writer.write_nowait(item):
+                if self._write_nowait(item):
                     if frame is not None:
                         self.account.write(frame)
                     if self._work is not None:
@@ -258,7 +259,7 @@ class Edge:
             block = self._sink.open(self._stream, self._format, self._tracks)
             writer = await block.__aenter__()
             writer.note, writer.aside, writer.lose = self._owner.note, self._run_aside, self._book_lost
-            self._block, self._writer = block, writer
+            self._block, self._writer, self._write_nowait = block, writer, writer.write_nowait
             self._owner.changed = True
         try:
             if await self._feed(writer):

@@ -1,3 +1,8 @@
+cimport cython
+
+from mediaflow.frame cimport AudioFrame
+
+
 cdef class Quota:
     cdef public object put
     cdef public double limit

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import msgspec
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
@@ -472,7 +471,7 @@ async def _write_again(writer: Writer, until: anyio.Event) -> None:
     frame = AudioFrame(_audio(MULAW, 2000), MULAW)
     position = 0
     while not until.is_set():
-        await writer.write(msgspec.structs.replace(frame, position=position))
+        await writer.write(frame.replace(frame.data, position=position))
         position += frame.sample_count
 
 
