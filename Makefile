@@ -134,11 +134,11 @@ build/pipecat/bin/python:
 	$@ -m pip install -q 'pipecat-ai[websocket]>=1.14,<2' uvicorn websockets
 
 # The other Pythons: the one on the path as pythonX.Y, or pyenv's.  The newest runs all tests as the oldest does, the one
-# between those of what is compiled, and of calls that go through all of it.
+# between those of what is compiled, which is where Pythons differ for us, and of calls that go through all of it.
 NEWEST := 3.13
 BETWEEN := 3.12
-BETWEEN_TESTS := tests/dsp tests/wire tests/delivery $(foreach each,compiled end_to_end graph hot intake ordered_session \
-  runner session timeline wire_truth websocket*,tests/test_$(each).py)
+BETWEEN_TESTS := $(patsubst mediaflow/%.pxd,tests/test_%.py,$(wildcard mediaflow/*.pxd)) tests/test_websocket*.py \
+  tests/test_hot.py tests/test_runner.py tests/test_end_to_end.py tests/dsp tests/wire tests/delivery tests/eka
 others:
 	@for version in $(BETWEEN) $(NEWEST); do \
 	  python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
