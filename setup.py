@@ -32,7 +32,7 @@ hot_directives = {
     "nonecheck": True,
 }
 # The first keeps floats bit-identical from one instruction set to the next. The second lets gcc vectorise loops that
-# compare floats; it changes no result. The third spares 50 of the cache lines of code that a frame goes through.
+# compare floats; it changes no result. The third spares 23 of 852 cache lines of code that a frame goes through.
 # Debugging information, which Python's own flags ask for, would be four fifths of what is installed and a third of the
 # time to compile.
 flags = ["-ffp-contract=off", "-fno-trapping-math", "-fno-plt"]

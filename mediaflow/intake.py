@@ -56,7 +56,7 @@ class Intake:
         self._tracks = start.tracks or envelope.TRACKS
         self._default_track = "inbound" if "inbound" in self._tracks else self._tracks[0]
         self._session, self._engine = session, engine
-        self._push = session.push
+        self._push = session.push  # looked up once: for each frame that would be 130 instructions
         self._ordered = OrderedSession(session, order, self._byte_order_found)
         self._straight = self._ordered.is_plain  # past the one above; for 16-bit audio only once that has decided
         self._timeline = Timeline(format.sample_rate)

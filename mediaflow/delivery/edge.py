@@ -84,7 +84,7 @@ class Edge:
         self._blocks = sink.when_full == "block"
         self._block: AbstractAsyncContextManager[Writer] | None = None  # while it is open
         self._writer: Writer | None = None
-        self._write_nowait: Callable[[Item], bool] | None = None  # the writer's
+        self._write_nowait: Callable[[Item], bool] | None = None  # the writer's, looked up once
         self._busy = True
         self._closing = False
         self._stays = sink.resident  # whether a task waits here while there is nothing to do
