@@ -35,6 +35,8 @@ class Document(msgspec.Struct):
     stage_rounds: int = 0
     awake: bool = False
     """Whether the cores were kept awake."""
+    loopback_us: float = 0.0
+    """What a message takes from one socket to the other (`machine.loopback_us`)."""
 
     def of(self, mode: str, row: str | None = None, *, tls: bool = False, calls: int | None = None) -> list[Record]:
         """Return the records of one row, or all, in one mode, in the order of the rounds."""

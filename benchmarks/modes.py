@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -202,11 +202,16 @@ def coalescing(message_ms: int, seconds: float = 4.0, calls: int = 300) -> Recor
 def ramp(row: Row, numbers: Sequence[int], seconds: float = 3.0) -> list[Record]:
     """Open more and more calls in one process; return a record for each number, the first failing one last.
 
-    A number that fails while something else had the core is tried again.
+    A number that fails while something else had the core is tried again. Nobody speaks while further calls are opened,
+    and a bridge that forgets its filter in a pause (``exact`` is False) has a new process for each number.
     """
-    records = []
-    with running(row) as run:
+    records: list[Record] = []
+    with ExitStack() as stack:
+        run = stack.enter_context(running(row))
         for number in numbers:
+            if records and not row.exact:
+                stack.close()
+                run = stack.enter_context(running(row))
             run.open(number)
             for _ in range(TRIES):
                 record = _window(run, Record("ramp", row.name, number), seconds)
