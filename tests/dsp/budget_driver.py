@@ -1,7 +1,11 @@
-"""What the instruction budget counts: ``python budget_driver.py WORK CALLS`` calls one kernel so many times."""
+"""What the instruction budget counts of kernels: ``python budget_driver.py COUNTER CALLS`` calls each so many times.
+
+COUNTER is ``counter.c``, built.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
 
@@ -12,6 +16,7 @@ from mediaflow._wire.frames import Decoder, encode
 PCM8 = b"".join((i * i * 7919 % 16001 - 8000).to_bytes(2, "little", signed=True) for i in range(160))
 CODES = dsp.mulaw_encode(PCM8)
 PCM48 = PCM8 * 6
+WARM = 50
 
 
 def chain() -> Callable[[bytes], object]:
@@ -52,7 +57,12 @@ WORK: dict[str, tuple[Callable[[], Callable[[bytes], object]], bytes]] = {
 }
 
 if __name__ == "__main__":
-    make, data = WORK[sys.argv[1]]
-    call = make()
-    for _ in range(int(sys.argv[2])):
-        call(data)
+    counter = ctypes.PyDLL(sys.argv[1])
+    for name, (make, data) in WORK.items():
+        call = make()
+        for _ in range(WARM):
+            call(data)
+        counter.begin()
+        for _ in range(int(sys.argv[2])):
+            call(data)
+        counter.end(name.encode())

@@ -1,11 +1,12 @@
 """What the instruction budget counts of a whole frame: from the bytes of the carrier's line to those of the sink's.
 
-``python carry_driver.py CALLS`` carries so many frames of µ-law, 20 ms each, through decoder, mixer, resampler and
-detector, with the account kept, over lines that only take the bytes.
+``python carry_driver.py COUNTER CALLS`` carries so many frames of µ-law, 20 ms each, through decoder, mixer, resampler
+and detector, with the account kept, over lines that only take the bytes. COUNTER is ``counter.c``, built.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -124,8 +125,8 @@ def message(number: int) -> bytes:
     return encode(1, text, True)
 
 
-async def carry(frames: int) -> int:
-    """Carry so many frames once the call is under way, and return the bytes that came out."""
+async def carry(frames: int, counter: ctypes.PyDLL) -> int:
+    """Carry so many frames once the call is under way, have them counted, and return the bytes that came out."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "p.yaml"
         file.write_text(f"source: {{use: vobiz}}\ntransforms: {STEPS}\nsinks: [{{use: disk}}]\n")
@@ -143,9 +144,11 @@ async def carry(frames: int) -> int:
         await anyio.wait_all_tasks_blocked()
         for number in range(1, HEARD):
             carrier.received(message(number))
-        before = out.taken
-        for data in [message(number) for number in range(HEARD, HEARD + frames)]:
+        before, messages = out.taken, [message(number) for number in range(HEARD, HEARD + frames)]
+        counter.begin()
+        for data in messages:
             carrier.received(data)
+        counter.end(b"carry_frame")
         carried = out.taken - before
         session.end()
         tasks.cancel_scope.cancel()
@@ -153,4 +156,4 @@ async def carry(frames: int) -> int:
 
 
 if __name__ == "__main__":
-    print(anyio.run(carry, int(sys.argv[1])))
+    print(anyio.run(carry, int(sys.argv[2]), ctypes.PyDLL(sys.argv[1])))
