@@ -81,6 +81,14 @@ static void say(struct conn *conn, uint8_t opcode, const void *text, size_t size
     transmit(conn, from, length);
 }
 
+/* Have the kernel acknowledge what comes when we read it, whatever bridge it comes from. A socket that has answered
+ * counts as a conversation, until 40 ms were once without audio: then every second segment is acknowledged as it
+ * arrives, which over loopback is in the bridge's send. That made 2 of its 7 us, and 3 of ours in the other case. */
+static void acknowledge_what_is_read(struct conn *conn) {
+    int on = 1;
+    setsockopt(conn->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+}
+
 /* ---- the carrier ---- */
 
 static void send_frame(struct call *call) {
@@ -174,7 +182,7 @@ static size_t take_frame(struct conn *conn, uint8_t *data, size_t size) {
         case TEXT: if (eka) eka_text(conn, frame.payload, frame.size); break;
         case BINARY: if (eka) audio(conn->call, frame.payload, frame.size); break;
         case CLOSE: say(conn, CLOSE, frame.payload, frame.size < 2 ? 0 : 2); closed(conn); break;
-        case PING: say(conn, PONG, frame.payload, frame.size); break;
+        case PING: say(conn, PONG, frame.payload, frame.size); acknowledge_what_is_read(conn); break;
     }
     return frame.whole;
 }
@@ -195,6 +203,7 @@ static void answer_upgrade(struct conn *conn, const char *head) {
     conn->state = OPEN;
     connected++;
     transmit(conn, answer, size);
+    acknowledge_what_is_read(conn);
 }
 
 static size_t take_head(struct conn *conn, uint8_t *data, size_t size) {

@@ -34,6 +34,16 @@ class Foreign:
         self.inside = inside
 
 
+class Between:
+    """Of a class of a plugin that Python lays out."""
+
+    __module__ = "mediaflow_plugins.between"
+    __slots__ = ("inside",)
+
+    def __init__(self, inside: object) -> None:
+        self.inside = inside
+
+
 def is_found(root: Ours, wanted: object) -> bool:
     return any(each is wanted for each in belongings(root))
 
@@ -74,7 +84,7 @@ def test_it_has_an_end() -> None:
 
 @pytest.mark.parametrize("others", [0, 1, 7, 100])
 def test_the_memory_is_that_of_the_objects(others: int) -> None:
-    """The cache lines of each object, with what the garbage collector has before it, and no line besides."""
+    """The cache lines of each object, and no line besides: not of the tuples between them."""
     root = last = Ours(0)
     spare: list[array[int]] = []
     for _ in range(others):
@@ -84,11 +94,25 @@ def test_the_memory_is_that_of_the_objects(others: int) -> None:
     root.look_around()
     wanted: set[int] = set()
     for each in belongings(root):
-        size = sys.getsizeof(each) - 16  # with the garbage collector's part
-        wanted.update(range((id(each) - 16) // LINE, (id(each) + size - 1) // LINE + 1))
+        if not isinstance(each, tuple):
+            size = sys.getsizeof(each) - 16  # without the garbage collector's part, which lies before it
+            wanted.update(range(id(each) // LINE, (id(each) + size - 1) // LINE + 1))
     found = [line for start, end in root.footprint for line in range(start // LINE, end // LINE)]
     assert all(start % LINE == end % LINE == 0 for start, end in root.footprint)
     assert sorted(wanted) == found
+
+
+def test_what_only_leads_on_is_not_fetched() -> None:
+    """What Python lays out is gone through, to what it leads to."""
+    root, far = Ours(0), Ours(0)
+    root.one = between = Between([far])
+    root.look_around()
+    fetched = [
+        any(start <= id(each) < end for start, end in root.footprint)  # of different sizes: they share no line
+        for each in (root, far, between)
+    ]
+    assert is_found(root, between)
+    assert fetched == [True, True, False]
 
 
 def test_it_is_found_anew_and_keeps_nothing_alive() -> None:
