@@ -119,7 +119,6 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str], in
         f"{platform.system()} {platform.release()}",
         machine.versions(PACKAGES) | programs,
         lacking,
-        awake=True,
         loopback_us=machine.loopback_us(),
     )
     if into is not None and (others := differing(into, document)):
@@ -142,10 +141,7 @@ def measure(rounds: int, mode_names: Sequence[str], row_names: Sequence[str], in
 
 def differing(old: Document, new: Document) -> list[str]:
     """Return what was another one when ``old`` was measured: figures with different ones are not to be compared."""
-    then, now = (
-        {"machine": each.machine, "system": each.system, "cores kept awake:": each.awake} | each.versions
-        for each in (old, new)
-    )
+    then, now = ({"machine": each.machine, "system": each.system} | each.versions for each in (old, new))
     return [f"{name} {then[name]}, here {now[name]}" for name in then if now.get(name, then[name]) != then[name]]
 
 

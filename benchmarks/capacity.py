@@ -43,7 +43,14 @@ How many calls one core carries, and what a frame costs, beside bridges that do 
 A load in C plays calls as Vobiz does (nested `start`, one JSON message of µ-law per 20 ms, masked) and is EkaScribe's
 WebSocket as well. The bridge under test runs on one core, the load on the other, all over loopback. In each round every
 bridge has its turn; figures are medians over the rounds, ratios the medians of the ratios within a round. How many
-rounds there were stands above each table. {awake}
+rounds there were stands above each table. Neither core ever sleeps, for something of the lowest class runs in every
+pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured. Of what
+it takes it does not tell all, so before each run something that only touches memory is tried on the bridge's core, and
+for how long that stands still counts as taken by others (`benchmarks/stalls.py`). In real time the load does not wait
+for messages but looks for them without a pause, or each would cost the bridge the waking of its peer, which over a
+network it does not; nor does it leave it to chance whose core acknowledges what a bridge sends: it does that when it
+reads. A message of 640 bytes takes {loopback:.1f} µs from one socket to the other on this machine, and every frame goes
+that way twice: compare this figure with that of your machine before any other.
 
 Every block of 20 ms that arrives is compared, byte by byte, with what must come of the block that is due; one that is
 not due is looked up, and counted as lost, doubled, foreign or damaged. The ends of all calls are checked. *All right*
@@ -81,19 +88,6 @@ NOT_MEASURED = """\
 """
 
 
-AWAKE = """\
-Neither core ever sleeps, for something of the lowest class runs in
-every pause: a hypervisor gives a core that sleeps to somebody else, and then it is the hypervisor that is measured. Of
-what it takes it does not tell all, so before each run something that only touches memory is tried on the bridge's core,
-and for how long that stands still counts as taken by others (`benchmarks/stalls.py`). In real time the load does not
-wait for messages but looks for them without a pause, or each would cost the bridge the waking of its peer, which over a
-network it does not. A message of 640 bytes takes {loopback:.1f} µs from one socket to the other on this machine, and
-every frame goes that way twice: compare this figure with that of your machine before any other."""
-ASLEEP = """\
-A core with nothing to do sleeps.
-
-All of this is of the time when `mediaflow run` was on uvloop. On the event loop that it is on now a frame takes the
-same where there are many, and a tenth less at 100 calls."""
 QUIET = "The bridges had their core to themselves."
 DISTURBED = """\
 **The machine was not quiet**: for {others:.0%} of the time something else had the core of the bridge.
@@ -111,7 +105,7 @@ def render(document: Document) -> str:
             system=document.system,
             versions=", ".join(f"{name} {number}" for name, number in document.versions.items()),
             missing=", ".join(document.missing) or "nothing",
-            awake=AWAKE.format(loopback=document.loopback_us) if document.awake else ASLEEP,
+            loopback=document.loopback_us,
             quiet=QUIET if others < modes.DISTURBED else DISTURBED.format(others=others),
         ),
         f"## {goals.title}\n\n{load_report.markdown(goals)}\n",

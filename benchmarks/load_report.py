@@ -33,8 +33,6 @@ class Document(msgspec.Struct):
     records: list[Record] = []
     stages: dict[str, float] = {}
     stage_rounds: int = 0
-    awake: bool = False
-    """Whether the cores were kept awake."""
     loopback_us: float = 0.0
     """What a message takes from one socket to the other (`machine.loopback_us`)."""
 

@@ -27,7 +27,7 @@ BACKLOG = 65536
 """Connections that may wait to be accepted; the kernel has a limit of its own (``net.core.somaxconn``)."""
 
 HEAD_START_S = 0.05
-"""More than the event loop of a worker is late under full load (34 ms at p99, docs/capacity.md)."""
+"""More than the event loop of a worker is late under full load (40 ms at p99, docs/capacity.md)."""
 
 AGAIN_S = 1.0
 """When accepting is tried again after an error: no more files, no memory."""
