@@ -74,7 +74,7 @@ def _ramp(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:
         cost = (modes.saturated(row, 1.0) if row.exact else modes.paced(row, 2.0, calls=50)).us_per_frame
         assert cost is not None
         most = 1e6 / (FRAMES_S * cost)
-        yield from modes.ramp(row, [max(10, round(most * step / 10) * 10) for step in STEPS])
+        yield from modes.ramp(row, sorted({max(10, round(most * step / 10) * 10) for step in STEPS}))
 
 
 def _memory(chosen: Sequence[Row], rounds: int) -> Iterator[Record]:

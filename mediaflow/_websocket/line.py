@@ -105,8 +105,8 @@ class Line(Member):
         self._reads = self._reads_left = acknowledge_less(self._sock, self._reads)
         self._tended += 1
         if self._tended == self._look_at:
-            # Soon again, for the sinks of a call may not have been open yet; then rarely, for it changes little: of 30
-            # cache lines one is missing 10 s later.
+            # Soon again, for the sinks of a call may not have been open yet; then rarely, for it hardly changes: of 60
+            # calls no cache line was missing 10 s later.
             self._look_at *= 2 if self._look_at == 1 else 8
             self.look_around()
 

@@ -1,18 +1,17 @@
 # cython: binding=False, embedsignature.format=clinic
 """What a frame goes through in memory, so that it can be fetched before it is needed.
 
-A frame passes some forty objects of its call, each found by way of the one before. With a thousand calls they do not
-fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while the
-processor slept. Fetched all at once they come side by side, and before they are waited for: `_wire.poller` knows who is
-read next.
+A frame asks for some thirty of the sixty objects of its call, each found by way of others. With a thousand calls they do
+not fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while
+the processor slept. Fetched all at once they come side by side, and before they are waited for: `_wire.poller` knows
+who is read next.
 
 Nobody has to say which ones they are. The garbage collector knows what refers to what, and we follow it through the
 objects of our own classes, of those that plugins derive from ours, and the short lists between them.
 
-What is idle would only drive something else out of the cache. So there is nothing of what leads on but holds nothing
-that a frame asks for: lists, tuples, objects that Python lays out, and what the garbage collector has before an object.
-Of a call of vobiz_to_eka.yaml that leaves 92 cache lines of 162. Followed step by step a frame used 60 of those, and
-uses 57 of these.
+What is fetched and not asked for drives something else out of the cache. So lists, tuples and objects that Python lays
+out are gone through but not fetched, nor is what the garbage collector has before an object. Of a call of
+vobiz_to_eka.yaml that leaves 92 cache lines of 162; followed by single steps, a frame uses 57 of them, and 60 of all.
 
 Only where they lie is kept. To fetch is a hint to the processor: what has gone meanwhile, or moved, costs no more than
 that it is not there.
@@ -59,8 +58,8 @@ SEQUENCES = (list, tuple)
 BETWEEN = (*SEQUENCES, MethodType, BuiltinMethodType)
 MADE_BY_PYTHON = 1 << 9         # in the flags of a class: Py_TPFLAGS_HEAPTYPE
 
-cdef dict _known = {}           # whether objects of a class lead on
-cdef dict _kept = {}            # and whether a frame asks for what is in them
+cdef dict _leading = {}         # whether objects of a class lead on
+cdef dict _holding = {}         # and whether a frame asks for what is in them
 
 
 cdef int _gather(PyObject *each, void *near) noexcept:
@@ -73,20 +72,20 @@ cdef int _gather(PyObject *each, void *near) noexcept:
 cdef bint _leads_on(object each) except -1:
     """Tell whether we go through it, and so whether a frame may."""
     kind = type(each)
-    leads = _known.get(kind)
+    leads = _leading.get(kind)
     if leads is None:
         ours = any(base.__module__.partition(".")[0] in OWN for base in kind.__mro__)
-        leads = _known[kind] = kind in BETWEEN or (ours and not issubclass(kind, type))
+        leads = _leading[kind] = kind in BETWEEN or (ours and not issubclass(kind, type))
     return leads and not (kind in SEQUENCES and len(each) > FEW)
 
 
 cdef bint _holds(object each) except -1:
     """Tell whether a frame asks for what is in it: compiled code says what lies there."""
     kind = type(each)
-    holds = _kept.get(kind)
+    holds = _holding.get(kind)
     if holds is None:
         compiled = any(not base.__flags__ & MADE_BY_PYTHON for base in kind.__mro__ if base is not object)
-        holds = _kept[kind] = compiled and kind not in SEQUENCES
+        holds = _holding[kind] = compiled and kind not in SEQUENCES
     return holds
 
 

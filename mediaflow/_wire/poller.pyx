@@ -60,7 +60,7 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     BUFFER = 65536
-    RECENT = 80                 # reads ago: 6 KB of ours and more of the kernel's each, and so in the cache yet
+    RECENT = 80                 # reads ago: 6 KB of ours and 10 of the kernel's each, and so in the cache yet
     NOT_NOW = -1
     IS_BROKEN = -2
 
