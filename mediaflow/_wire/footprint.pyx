@@ -1,8 +1,8 @@
 # cython: binding=False, embedsignature.format=clinic
 """What a frame goes through in memory, so that it can be fetched before it is needed.
 
-A frame asks for some thirty of the sixty objects of its call, each found by way of others. With a thousand calls they do
-not fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while
+A frame asks for some thirty of its call's sixty objects, each found by way of others. With a thousand calls they do not
+fit into the cache, and come from memory one after the other, 0.1 µs each; with a hundred they have grown cold while
 the processor slept. Fetched all at once they come side by side, and before they are waited for: `_wire.poller` knows
 who is read next.
 
